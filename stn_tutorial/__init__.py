@@ -1,0 +1,22 @@
+"""The package behind the book *Learning to Look: Spatial Transformer Networks*.
+
+One module for each idea, in the order in which the data meet them; a module imports only from
+those above it:
+
+========================  ======================================================================
+`stn_tutorial.affine`     θ: build, compose, invert, decompose, convert (chapter 3)
+`stn_tutorial.grids`      regular and sampling grids, normalised and pixel coordinates (3, 4)
+`stn_tutorial.sampling`   nearest, bilinear and bicubic sampling, splatting (4, 5)
+`stn_tutorial.transformer`  `SpatialTransformer`, the module for your own network
+`stn_tutorial.data`       pictures, embedded digits, MNIST
+`stn_tutorial.viz`        the book's figures
+========================  ======================================================================
+
+One convention holds everywhere: θ maps *output* coordinates to *input* coordinates; coordinates
+are (x, y), x to the right and y down, and −1 and 1 are the outer edges of the picture.
+"""
+
+from stn_tutorial.transformer import SpatialTransformer
+
+__all__ = ["SpatialTransformer"]
+__version__ = "0.1.0"

@@ -1,0 +1,97 @@
+"""Guards for shapes, dtypes and devices: each message says what was given and what is expected.
+
+They look at metadata only, never at values: reading a value in a forward pass would stall a GPU
+and break `torch.compile`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Size = Sequence[int]
+"""Height and width of a picture in pixels, in PyTorch's order."""
+
+
+def check_floating(name: str, value: object) -> None:
+    """Raise `TypeError` unless `value` is a tensor of a real floating dtype."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, but a {type(value).__name__} was given")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must have a floating dtype, but {value.dtype} was given")
+
+
+def check_shape(name: str, value: object, expected: str, *tail: int, ndim: int) -> None:
+    """Raise unless `value` is a floating tensor with `ndim` axes of which the last are `tail`."""
+    check_floating(name, value)
+    assert isinstance(value, Tensor)
+    if value.ndim != ndim or (tail and tuple(value.shape[-len(tail) :]) != tail):
+        raise ValueError(
+            f"{name} must have shape {expected}, but shape {tuple(value.shape)} was given"
+        )
+
+
+def check_theta(theta: object, name: str = "theta") -> None:
+    """Raise unless `theta` is a floating tensor of shape (N, 2, 3)."""
+    check_shape(name, theta, "(N, 2, 3)", 2, 3, ndim=3)
+
+
+def check_picture(U: object, name: str = "U") -> None:
+    """Raise unless `U` is a floating tensor of shape (N, C, H, W) with at least one pixel."""
+    check_shape(name, U, "(N, C, H, W)", ndim=4)
+    assert isinstance(U, Tensor)
+    if U.shape[2] == 0 or U.shape[3] == 0:
+        raise ValueError(
+            f"{name} must have at least one pixel, but shape {tuple(U.shape)} was given"
+        )
+
+
+def check_grid(grid: object, name: str = "grid") -> None:
+    """Raise unless `grid` is a floating tensor of shape (N, H, W, 2)."""
+    check_shape(name, grid, "(N, H, W, 2) with (x, y) last", 2, ndim=4)
+
+
+def check_size(size: object, name: str = "size") -> tuple[int, int]:
+    """Return `size` as (height, width); raise unless it is two positive whole numbers."""
+    if (
+        not isinstance(size, Sequence)
+        or isinstance(size, str)
+        or len(size) != 2
+        or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size)
+    ):
+        raise ValueError(
+            f"{name} must be (height, width), two positive whole numbers, but {size!r} was given"
+        )
+    height, width = size
+    return height, width
+
+
+def check_same_device(**tensors: Tensor) -> None:
+    """Raise `ValueError` unless all tensors lie on one device."""
+    if len({t.device for t in tensors.values()}) > 1:
+        given = ", ".join(f"{name} on {t.device}" for name, t in tensors.items())
+        raise ValueError(f"all tensors must be on the same device, but {given} were given")
+
+
+def check_same_batch(**tensors: Tensor) -> None:
+    """Raise `ValueError` unless all tensors have the same first axis."""
+    if len({t.shape[0] for t in tensors.values()}) > 1:
+        given = ", ".join(f"{name} with {t.shape[0]}" for name, t in tensors.items())
+        raise ValueError(f"all tensors must have the same batch size, but {given} were given")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `ValueError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, but {value!r} was given")
+
+
+def at_least_float32(*dtypes: torch.dtype) -> torch.dtype:
+    """Return the dtype in which coordinates are computed: the widest given, never below float32.
+
+    In bfloat16 the identity grid of a 224-pixel picture is already 0.6 pixels off.
+    """
+    result = torch.float32
+    for dtype in dtypes:
+        result = torch.promote_types(result, dtype)
+    return result
