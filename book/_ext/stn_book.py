@@ -1,0 +1,78 @@
+"""What the book needs of Sphinx beyond _config.yml: our style sheet, and no dead weight.
+
+The site asks no other host for anything, and opens from disk as well as over http:
+tests/test_site.py holds it to that.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# MathJax comes as a dozen bundles for as many ways of using it, 28 MB. The pages load the first of
+# these; it loads the others when a formula or MathJax's own menu asks for them.
+MATHJAX_IN_USE = (
+    "tex-chtml.js",
+    "output/chtml/fonts/woff-v2/",
+    "input/tex/extensions/",
+    "a11y/",
+    "sre/mathmaps/base.json",
+    "sre/mathmaps/en.json",
+)
+
+
+def set_public_address(app: Sphinx, config: Config) -> None:
+    """Give the page's buttons the address that pyproject.toml states, so that it stands once.
+
+    Jupyter Book refuses `use_repository_button` in a _config.yml without an address.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    config.html_theme_options.update(
+        repository_url=project["urls"]["Repository"],
+        use_repository_button=True,
+        use_issues_button=True,
+    )
+
+
+def add_static_files(app: Sphinx) -> None:
+    """Add our static files: here, as Jupyter Book puts all of _static on every page."""
+    app.config.html_static_path.append(str(ROOT / "book" / "_static"))
+    app.add_css_file("stn-book.css")
+
+
+def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Leave out the theme's scripts for running code in the page, which this book does not use."""
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in str(getattr(script, "filename", script)).lower()
+        and "THEBE" not in (getattr(script, "attributes", {}).get("body") or "")
+    ]
+
+
+def prune(app: Sphinx, exception: Exception | None) -> None:
+    """Remove what no page loads: most of MathJax, and the source maps of the theme's scripts."""
+    if exception:
+        return
+    static = Path(app.outdir) / "_static"
+    for source_map in static.rglob("*.map"):
+        source_map.unlink()
+    mathjax = static / "mathjax"
+    for path in sorted(mathjax.rglob("*"), reverse=True):  # a folder's contents come before it
+        if path.is_file() and not path.relative_to(mathjax).as_posix().startswith(MATHJAX_IN_USE):
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.connect("config-inited", set_public_address)
+    app.connect("builder-inited", add_static_files)
+    app.connect("html-page-context", drop_thebe, priority=900)  # after the theme has added them
+    app.connect("build-finished", prune, priority=900)  # after they have been copied
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,165 @@
+"""The built site: complete, light, asking nothing of other hosts, fit for a phone and the dark.
+
+The browser's tests need a Chromium, which CI has; without one they are skipped, and say so.
+"""
+
+import functools
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import yaml
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+each_page = pytest.mark.parametrize("page", PAGES)
+
+
+class Addresses(HTMLParser):
+    """Collect what a page loads, what it links to, and the ids that can be linked to."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.loads, self.links, self.ids, self.images = [], [], set(), []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        if tag == "a":
+            self.links.append(attributes.get("href", ""))
+        elif tag == "link" and attributes.get("rel") in ("stylesheet", "preload", "icon"):
+            self.loads.append(attributes["href"])
+        elif "src" in attributes:
+            self.loads.append(attributes["src"])
+        if tag == "img":
+            self.images.append(attributes)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Build the book, as `make book` does, but elsewhere."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "-W", "-n"]
+    command += ["--keep-going", "--path-output", folder]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder / "_build" / "html"
+
+
+@each_page
+def test_page_loads_only_what_the_site_holds(site, page):
+    path = site / f"{page}.html"
+    addresses = Addresses(path.read_text(encoding="utf-8"))
+    assert addresses.loads
+    for address in addresses.loads:
+        assert (path.parent / unquote(address.partition("?")[0])).is_file(), address
+
+
+@each_page
+def test_links_within_the_site_resolve(site, page):
+    path = site / f"{page}.html"
+    for link in Addresses(path.read_text(encoding="utf-8")).links:
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / unquote(name.partition("?")[0])) if name else path
+        assert target.is_file(), link
+        if anchor and target.suffix == ".html":
+            assert unquote(anchor) in Addresses(target.read_text(encoding="utf-8")).ids, link
+
+
+@each_page
+def test_pictures_are_described(site, page):
+    article = (site / f"{page}.html").read_text(encoding="utf-8")
+    article = article.partition("<article")[2].partition("</article>")[0]
+    for image in Addresses(article).images:
+        assert len(image.get("alt", "")) >= 15, image
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("chapters/")])
+def test_colab_button_opens_this_chapter(site, page):
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    address = pyproject["project"]["urls"]["Repository"].replace(
+        "github.com", "colab.research.google.com/github"
+    )
+    links = Addresses((site / f"{page}.html").read_text(encoding="utf-8")).links
+    assert f"{address}/blob/main/{page}.ipynb" in links
+
+
+def test_site_is_light(site):
+    """The theme and MathJax weigh 8 MB on disk; the pages' own pictures come to that."""
+    static = [path for path in (site / "_static").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in static) < 8e6
+    assert not any("thebe" in (site / f"{page}.html").read_text("utf-8").lower() for page in PAGES)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@each_page
+def test_page_on_a_phone(site, chromium, served, page, theme, scheme):
+    """Nothing from elsewhere, no complaint, mathematics set, no scrolling sideways."""
+    context = chromium.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme=theme, service_workers="block"
+    )
+    tab = context.new_page()
+    noise, foreign = [], []
+    tab.on("console", lambda m: m.type in ("error", "warning") and noise.append(m.text))
+    tab.on("pageerror", lambda error: noise.append(str(error)))
+    tab.on("requestfailed", lambda request: noise.append(request.url))
+
+    def only_here(route):
+        if route.request.url.startswith((served, "file:", "data:", "blob:")):
+            route.continue_()
+        else:
+            foreign.append(route.request.url)
+            route.abort()
+
+    tab.route("**/*", only_here)
+    base = served if scheme == "http" else site.as_uri()
+    tab.goto(f"{base}/{page}.html", wait_until="load")
+    if tab.locator(".math").count():
+        tab.wait_for_function("MathJax.startup.promise.then(() => true)")
+        assert tab.locator("mjx-container").count() >= tab.locator(".math").count()
+        assert tab.locator("mjx-merror").count() == 0
+    assert foreign == []
+    assert noise == []
+    assert tab.evaluate("document.documentElement.dataset.theme") == theme
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
