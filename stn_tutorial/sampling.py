@@ -228,7 +228,7 @@ def _read(U: Tensor, column: Tensor, row: Tensor) -> Tensor:
     N, C, H, W = U.shape
     inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
     index = row.clamp(0, H - 1).long() * W + column.clamp(0, W - 1).long()
-    flat = index.reshape(N, 1, -1).expand(-1, C, -1)
+    flat = index.flatten(1)[:, None].expand(-1, C, -1)
     values = U.flatten(2).gather(2, flat).reshape(N, C, *index.shape[1:])
     return torch.where(inside[:, None], values, 0.0)
 
@@ -317,7 +317,7 @@ class _BilinearSample(torch.autograd.Function):
                 # back.
                 share = torch.where(inside, k_x * k_y, 0.0)[:, None] * dV
                 index = row.clamp(0, H - 1).long() * W + column.clamp(0, W - 1).long()
-                index = index.reshape(N, 1, -1).expand(-1, C, -1)
+                index = index.flatten(1)[:, None].expand(-1, C, -1)
                 dU.scatter_add_(2, index, share.flatten(2))
                 # ∂V/∂x = Σ U_nm k(y − n) · (−1 at the left pixel, +1 at the right); ∂V/∂y likewise.
                 along = (_read(image, column, row) * dV).sum(1)
