@@ -185,13 +185,15 @@ def _own_pixels(in_size: Size, out_size: Size, align_corners: bool, like: Tensor
     axes = []
     for count_in, count_out in zip(in_size, out_size, strict=True):
         index = torch.arange(count_out, device=like.device)
-        # Whole-number numerators: the only rounding is the division's, and none when sizes agree.
+        # In whole numbers as far as they go: the only rounding is the last division's and sum's, and
+        # none when sizes agree. (The numerator alone grows beyond float32's whole numbers.)
         if align_corners:
             gaps = max(count_out - 1, 1)
             numerator, denominator = (2 * index - (count_out - 1) + gaps) * (count_in - 1), 2 * gaps
         else:
             numerator, denominator = (2 * index + 1) * count_in - count_out, 2 * count_out
-        axes.append(numerator.to(like.dtype) / denominator)
+        whole, rest = numerator // denominator, numerator % denominator
+        axes.append(whole.to(like.dtype) + rest.to(like.dtype) / denominator)
     y, x = axes
     return torch.stack([x.expand(out_size), y[:, None].expand(out_size)], dim=-1)
 
