@@ -156,7 +156,7 @@ def sample(
     check_choice("padding", padding, PADDINGS)
     H, W = U.shape[2:]
     dtype = at_least_float32(U.dtype, grid.dtype)
-    x, y = _source_pixels(grid.to(dtype), (H, W), align_corners).unbind(-1)
+    x, y = _source_pixels(grid, (H, W), align_corners, dtype).unbind(-1)
     kernel_sum = {"nearest": _nearest, "bilinear": _bilinear, "bicubic": _bicubic}[mode]
     return kernel_sum(U.to(dtype), x, y, padding, align_corners).to(U.dtype)
 
@@ -168,12 +168,17 @@ def _check(U: Tensor, grid: Tensor) -> None:
     check_same_device(U=U, grid=grid)
 
 
-def _source_pixels(grid: Tensor, in_size: Size, align_corners: bool) -> Tensor:
-    """The grid's positions in the input's pixel coordinates."""
+def _source_pixels(
+    grid: Tensor, in_size: Size, align_corners: bool, dtype: torch.dtype
+) -> Tensor:
+    """The grid's positions in the input's pixel coordinates, in `dtype`."""
     out_size = tuple(grid.shape[1:3])
     if 0 in out_size:
-        return grid
+        return grid.to(dtype)
+    # The regular grid in the grid's own dtype, so that a float32 one over a float64 picture is
+    # known as the identity too.
     own = regular_grid(out_size, align_corners=align_corners, dtype=grid.dtype, device=grid.device)
+    own, grid = own.to(dtype), grid.to(dtype)
     sides = grid.new_tensor([in_size[1], in_size[0]]) - float(align_corners)
     # In exact arithmetic this is `normalised_to_pixel(grid)`. Written as output pixel +
     # displacement, nothing is rounded when the displacement is zero, so that the identity is exact.
@@ -305,7 +310,7 @@ class _BilinearSample(torch.autograd.Function):
         N, C, H, W = U.shape
         dtype = at_least_float32(U.dtype, grid.dtype)
         image, dV = U.to(dtype), dV.to(dtype)
-        x, y = _source_pixels(grid.to(dtype), (H, W), align_corners=False).unbind(-1)
+        x, y = _source_pixels(grid, (H, W), align_corners=False, dtype=dtype).unbind(-1)
         x = _pad_position(x, W, "zeros", align_corners=False)
         y = _pad_position(y, H, "zeros", align_corners=False)
 
