@@ -168,9 +168,7 @@ def _check(U: Tensor, grid: Tensor) -> None:
     check_same_device(U=U, grid=grid)
 
 
-def _source_pixels(
-    grid: Tensor, in_size: Size, align_corners: bool, dtype: torch.dtype
-) -> Tensor:
+def _source_pixels(grid: Tensor, in_size: Size, align_corners: bool, dtype: torch.dtype) -> Tensor:
     """The grid's positions in the input's pixel coordinates, in `dtype`."""
     out_size = tuple(grid.shape[1:3])
     if 0 in out_size:
