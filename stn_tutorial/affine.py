@@ -391,8 +391,9 @@ def decompose(theta: Tensor) -> Factors:
     sx = torch.hypot(a, c)
     sy = (a * d - b * c) / sx
     # The second column, turned back, is (k·sy, sy).
-    kx = (a * b + c * d) / sx / sy
-    return Factors(sx, sy, kx, torch.rad2deg(torch.atan2(-c, a)), tx, ty)
+    kx = (a * b + c * d) / sx / sy + 0.0
+    # `0 - c` and not `-c`, which is −0 at half a turn and would give −180°.
+    return Factors(sx, sy, kx, torch.rad2deg(torch.atan2(0 - c, a)), tx, ty)
 
 
 def area_factor(theta: Tensor) -> Tensor:
