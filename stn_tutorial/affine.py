@@ -247,12 +247,6 @@ def crop(
     )
 
 
-def _square(theta: Tensor) -> Tensor:
-    """Add the row (0, 0, 1): (N, 2, 3) to (N, 3, 3)."""
-    last = torch.tensor([0, 0, 1], dtype=theta.dtype, device=theta.device)
-    return torch.cat([theta, last.expand(theta.shape[0], 1, 3)], dim=1)
-
-
 def compose(*thetas: Tensor) -> Tensor:
     """Do several transforms to the picture, one after the other, as a single θ.
 
