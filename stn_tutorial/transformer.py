@@ -84,7 +84,10 @@ class SpatialTransformer(nn.Module):
         theta = self.theta(U)
         size = U.shape[-2:] if self.size is None else self.size
         with torch.autocast(U.device.type, enabled=False):
-            grid = F.affine_grid(theta, [U.shape[0], 1, *size], align_corners=False)
+            if U.shape[0] > 0:
+                grid = F.affine_grid(theta, [U.shape[0], 1, *size], align_corners=False)
+            else:  # which `affine_grid` refuses; an empty grid, still joined to θ
+                grid = theta[:, None, :1, :2].expand(0, *size, 2)
             wide = U.to(torch.promote_types(U.dtype, grid.dtype))
             V = F.grid_sample(
                 wide, grid.to(wide.dtype), self.mode, self.padding, align_corners=False
