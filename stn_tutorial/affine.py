@@ -101,6 +101,8 @@ def identity(
     n: int = 1, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """Leave the picture as it is: θ = [[1, 0, 0], [0, 1, 0]], shape (n, 2, 3)."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating dtype, but {dtype} was given")
     return torch.eye(2, 3, dtype=dtype, device=device).repeat(n, 1, 1)
 
 
