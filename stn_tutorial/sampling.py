@@ -93,7 +93,8 @@ def sample_sum(
 
     with (xᵢˢ, yᵢˢ) in pixel coordinates. Every output pixel visits every input pixel: right for
     reading and for checking, hopeless for speed. Outside the picture there is nothing to sum, so
-    the padding is zeros. A NaN position gives NaN.
+    the padding is zeros. What a NaN position gives is the kernel's affair: NaN with the bilinear
+    one, 0 with the other two.
 
     Args:
         U: input, shape (N, C, H, W).
