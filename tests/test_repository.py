@@ -9,6 +9,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import stn_tutorial
+
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 ADDRESS = PYPROJECT["project"]["urls"]["Repository"]
@@ -68,6 +70,10 @@ def test_colab_links_name_a_chapter(path):
     for link in re.findall(r"https://colab\.research[^\s\"')>\\]+", path.read_text("utf-8")):
         assert link.startswith(f"{base}/blob/main/")
         assert (ROOT / link.removeprefix(f"{base}/blob/main/")).is_file()
+
+
+def test_one_version():
+    assert stn_tutorial.__version__ == PYPROJECT["project"]["version"]
 
 
 def test_citation():

@@ -27,16 +27,9 @@ MATHJAX_IN_USE = (
 
 
 def set_public_address(app: Sphinx, config: Config) -> None:
-    """Give the page's buttons the address that pyproject.toml states, so that it stands once.
-
-    Jupyter Book refuses `use_repository_button` in a _config.yml without an address.
-    """
+    """Point the page's buttons at the address that pyproject.toml states."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    config.html_theme_options.update(
-        repository_url=project["urls"]["Repository"],
-        use_repository_button=True,
-        use_issues_button=True,
-    )
+    config.html_theme_options["repository_url"] = project["urls"]["Repository"]
 
 
 def add_static_files(app: Sphinx) -> None:
@@ -46,13 +39,13 @@ def add_static_files(app: Sphinx) -> None:
 
 
 def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Leave out the theme's scripts for running code in the page, which this book does not use."""
-    context["script_files"] = [
-        script
-        for script in context["script_files"]
-        if "thebe" not in str(getattr(script, "filename", script)).lower()
-        and "THEBE" not in (getattr(script, "attributes", {}).get("body") or "")
-    ]
+    """Leave out what runs code in the page, which this book does not use."""
+    for files in ("script_files", "css_files"):
+        context[files] = [
+            file
+            for file in context[files]
+            if "thebe" not in f"{file.filename} {file.attributes}".lower()
+        ]
 
 
 def prune(app: Sphinx, exception: Exception | None) -> None:
