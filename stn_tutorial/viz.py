@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import ConnectionPatch
+from matplotlib.patches import ConnectionPatch, Rectangle
 from torch import Tensor
 
 from stn_tutorial._checks import check_floating, check_grid, check_picture, check_theta
@@ -69,8 +69,14 @@ def show(
         if k < len(titles):
             ax.set_title(titles[k])
         if k < len(colours):
-            for spine in ax.spines.values():
-                spine.set(color=colours[k], linewidth=2.5)
+            # A frame round the picture, not the axes: `draw_grid` may widen these.
+            left, right, bottom, top = ax.images[0].get_extent()
+            ax.add_patch(
+                Rectangle(
+                    (left, top), right - left, bottom - top,
+                    fill=False, edgecolor=colours[k], linewidth=3, clip_on=False, zorder=3,
+                )
+            )  # fmt: skip
     return axes
 
 
@@ -80,7 +86,7 @@ def _draw(ax: Axes, picture: Tensor, pixels: bool) -> None:
     image = picture[0].detach().float().cpu().clamp(0, 1).permute(1, 2, 0)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5) if pixels else (-1, 1, 1, -1)
     ax.imshow(image.expand(-1, -1, 3), extent=extent, aspect=1 if pixels else height / width)
-    ax.spines[:].set_visible(True)
+    ax.spines[:].set_visible(False)
     if not pixels:
         ax.set_xticks([-1, 0, 1])
         ax.set_yticks([-1, 0, 1])
@@ -102,8 +108,9 @@ def draw_grid(ax: Axes, grid: Tensor, *, lines: int = 9, dots: bool = False) -> 
     rows = torch.linspace(0, height - 1, min(lines, height)).round().long()
     columns = torch.linspace(0, width - 1, min(lines, width)).round().long()
     # Where the grid leaves the picture, the view widens to show it.
-    reach = points.reshape(-1, 2).abs().amax(0).clamp(min=1).tolist()
-    ax.set(xlim=(-reach[0], reach[0]), ylim=(reach[1], -reach[1]))
+    reach = points.abs().max().item() * 1.03
+    if reach > 1:
+        ax.set(xlim=(-reach, reach), ylim=(reach, -reach))
     # White beneath green: legible on any picture.
     for colour, weight in (("white", 2.6), (GRID, 1.3)):
         for k in rows:
