@@ -189,8 +189,8 @@ def _own_pixels(in_size: Size, out_size: Size, align_corners: bool, like: Tensor
     axes = []
     for count_in, count_out in zip(in_size, out_size, strict=True):
         index = torch.arange(count_out, device=like.device)
-        # In whole numbers as far as they go: the only rounding is the last division's and sum's, and
-        # none when sizes agree. (The numerator alone grows beyond float32's whole numbers.)
+        # In whole numbers as far as they go, so that nothing is rounded when sizes agree. (The
+        # numerator alone outgrows float32's whole numbers.)
         if align_corners:
             gaps = max(count_out - 1, 1)
             numerator, denominator = (2 * index - (count_out - 1) + gaps) * (count_in - 1), 2 * gaps
@@ -306,7 +306,7 @@ class _BilinearSample(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dV: Tensor) -> tuple[Tensor, Tensor]:
         U, grid = ctx.saved_tensors
-        N, C, H, W = U.shape
+        C, H, W = U.shape[1:]
         dtype = at_least_float32(U.dtype, grid.dtype)
         image, dV = U.to(dtype), dV.to(dtype)
         x, y = _source_pixels(grid, (H, W), align_corners=False, dtype=dtype).unbind(-1)
