@@ -372,12 +372,12 @@ class Splat:
 
 
 def splat(U: Tensor, theta: Tensor, size: Size | None = None) -> Splat:
-    """Map forwards: send each *input* pixel to the output pixel nearest to where it moves
-    (half-way between two, to the left or upper one).
+    """Map forwards: send each *input* pixel to the output pixel nearest to where it moves.
 
     What θ does to the picture, done the wrong way round: where the picture grows, some output
-    pixels are hit by none (holes); where it shrinks, some by several (collisions). Pixels that
-    leave the output are dropped.
+    pixels are hit by none (holes); where it shrinks, some by several (collisions). A position
+    half-way between two pixels goes to the left or upper one. Pixels that leave the output are
+    dropped.
 
     Args:
         U: input, shape (N, C, H, W).
@@ -395,8 +395,8 @@ def splat(U: Tensor, theta: Tensor, size: Size | None = None) -> Splat:
     out_h, out_w = check_size((H, W) if size is None else size)
     start = regular_grid((H, W), dtype=theta.dtype, device=theta.device).reshape(-1, 2)
     moved = transform_points(invert(theta).to(start.dtype), start)
-    # Less a thousandth of a pixel, so that positions half-way between two pixels (each of them, when
-    # the picture is doubled) all go left and up; rounding errors would send them to either side.
+    # Less a thousandth of a pixel, so that positions half-way between two pixels (all of them, when
+    # a picture is doubled) go left and up; rounding errors would send them to either side.
     column, row = (normalised_to_pixel(moved, (out_h, out_w)) - 1e-3).round().unbind(-1)
     inside = (column >= 0) & (column < out_w) & (row >= 0) & (row < out_h)
     # Pixels that miss go to one extra place at the end, which is then cut off.
