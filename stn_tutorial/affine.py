@@ -11,8 +11,9 @@ device and its gradient. NaN and infinities go through as arithmetic takes them;
 except by `invert` and the functions that call it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -54,6 +55,12 @@ def _parameters(
     dtype: torch.dtype | None, device: torch.device | str | None, **given: Parameter
 ) -> tuple[Tensor, ...]:
     """Turn numbers and tensors into tensors of one shape (N,), one dtype and one device."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor | Real):
+            raise TypeError(
+                f"{name} must be a number or a tensor of shape () or (N,), "
+                f"but a {type(value).__name__} was given"
+            )
     tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
     for name, value in tensors.items():
         check_floating(name, value)
@@ -101,6 +108,8 @@ def identity(
     n: int = 1, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """Leave the picture as it is: θ = [[1, 0, 0], [0, 1, 0]], shape (n, 2, 3)."""
+    if not isinstance(n, int) or n < 0:
+        raise ValueError(f"n must be a whole number, 0 or more, but {n!r} was given")
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating dtype, but {dtype} was given")
     return torch.eye(2, 3, dtype=dtype, device=device).repeat(n, 1, 1)
@@ -230,7 +239,7 @@ def crop(
         check_floating("box", box)
         edges = box.unbind(-1) if box.ndim in (1, 2) else ()
     else:
-        edges = tuple(box)
+        edges = tuple(box) if isinstance(box, Iterable) else ()
     if len(edges) != 4:
         given = f"shape {tuple(box.shape)}" if isinstance(box, Tensor) else f"{box!r}"
         raise ValueError(
