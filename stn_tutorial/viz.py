@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import ConnectionPatch, Rectangle
 from torch import Tensor
 
-from stn_tutorial._checks import check_floating, check_grid, check_picture, check_theta
+from stn_tutorial._checks import check_grid, check_picture, check_shape, check_theta
 from stn_tutorial.affine import transform_points
 
 __all__ = ["ERROR", "GRID", "INPUT", "OUTPUT", "THETA", "arrows", "draw_grid", "numbers", "show"]
@@ -93,6 +93,14 @@ def _draw(ax: Axes, picture: Tensor, pixels: bool) -> None:
     ax.autoscale(False)
 
 
+def _check_one(name: str, value: Tensor, expected: str) -> None:
+    """Raise `ValueError` unless the batch holds one item, since one is all that is drawn."""
+    if value.shape[0] != 1:
+        raise ValueError(
+            f"{name} must have shape {expected}, but shape {tuple(value.shape)} was given"
+        )
+
+
 def draw_grid(ax: Axes, grid: Tensor, *, lines: int = 9, dots: bool = False) -> None:
     """Draw a sampling grid, green, over a picture's axes (normalised).
 
@@ -103,6 +111,7 @@ def draw_grid(ax: Axes, grid: Tensor, *, lines: int = 9, dots: bool = False) -> 
         dots: draw each of the grid's points as well.
     """
     check_grid(grid)
+    _check_one("grid", grid, "(1, H, W, 2)")
     points = grid[0].detach().cpu()
     height, width = points.shape[:2]
     rows = torch.linspace(0, height - 1, min(lines, height)).round().long()
@@ -131,7 +140,8 @@ def arrows(out_ax: Axes, in_ax: Axes, theta: Tensor, points: Tensor) -> None:
         points: output positions, shape (P, 2).
     """
     check_theta(theta)
-    check_floating("points", points)
+    _check_one("theta", theta, "(1, 2, 3)")
+    check_shape("points", points, "(P, 2)", 2, ndim=2)
     sources = transform_points(theta, points)[0]
     # Both figures' layouts must be settled, or the arrows would miss the axes that move later.
     for target, source in zip(points.tolist(), sources.tolist(), strict=True):
@@ -153,7 +163,11 @@ def numbers(ax: Axes, picture: Tensor, fmt: str = "{:.0f}") -> None:
         picture: shape (1, 1, H, W).
         fmt: how to write a value.
     """
-    check_picture(picture)
-    for (row, column), value in np.ndenumerate(picture[0, 0].detach().cpu().numpy()):
+    check_picture(picture, "picture")
+    if tuple(picture.shape[:2]) != (1, 1):
+        raise ValueError(
+            f"picture must have shape (1, 1, H, W), but shape {tuple(picture.shape)} was given"
+        )
+    for (row, column), value in np.ndenumerate(picture[0, 0].detach().float().cpu().numpy()):
         shade = "black" if value > 0.55 else "white"
         ax.text(column, row, fmt.format(value), ha="center", va="center", color=shade)
