@@ -206,7 +206,7 @@ def _mirror(p: Tensor, count: int, align_corners: bool) -> Tensor:
     """Fold positions back into the picture, as between two mirrors: a triangle wave."""
     low, span = (0.0, count - 1) if align_corners else (-0.5, count)
     if span == 0:
-        return torch.zeros_like(p)
+        return p.clamp(0, 0)  # still joined to the grid, whose gradient is then zero, not missing
     return span - ((p - low).remainder(2 * span) - span).abs() + low
 
 
