@@ -57,7 +57,7 @@ def show(
     columns = columns or len(pictures)
     rows = -(-len(pictures) // columns)
     tallest = max(p.shape[2] / p.shape[3] for p in pictures)
-    panel = 6.4 / max(columns, 2)
+    panel = 5.6 / max(columns, 2)
     size = (panel * columns, rows * (panel * tallest * 0.86 + 0.42))
     _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
     axes = axes.ravel()
