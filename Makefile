@@ -19,7 +19,7 @@ CHAPTER_ENV := STN_TUTORIAL_DATASET=digits PYTHONHASHSEED=0 OMP_NUM_THREADS=1
 BOOK_SOURCES := Makefile _config.yml _toc.yml pyproject.toml $(shell find book/ chapters/ \
   \( -name '.*' -o -name __pycache__ \) -prune -o -print 2>/dev/null)
 
-.PHONY: help book serve test lint format chapters bench lock clean
+.PHONY: help book serve test lint format chapters bench lock address clean
 
 ##@ Read
 book: _build/.done ## Build the site; warnings are errors
@@ -53,6 +53,9 @@ lock: $(VENV)/.uv ## Renew requirements.lock from pyproject.toml
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile pyproject.toml --group dev \
 	  --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --upgrade \
 	  --quiet --output-file requirements.lock
+
+address: $(VENV)/.ready ## Write the repository's new public address everywhere: URL=https://github.com/…
+	@$(BIN)/python tools/set_address.py "$(URL)"
 
 clean: ## Remove what was built; the environment stays
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

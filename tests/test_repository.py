@@ -1,6 +1,7 @@
 """What the repository's files say of each other: one address, one version, one set of packages."""
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -58,10 +59,37 @@ def test_makefile_and_lock_name_one_uv():
 
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.name)
 def test_one_public_address(path):
-    name = PYPROJECT["project"]["name"]
+    """Each address of a GitHub repository is ours, and those who need it have it."""
     text = path.read_text(encoding="utf-8")
-    owners = re.findall(rf"github(?:\.com)?/([\w-]+)/{name}\b", text)
-    assert {f"https://github.com/{owner}/{name}" for owner in owners} <= {ADDRESS}
+    slugs = re.findall(
+        r"https://(?:github|colab\.research\.google)\.com/(?:github/)?([\w-]+/[\w-]+)", text
+    )
+    assert {f"https://github.com/{slug}" for slug in slugs} <= {ADDRESS}
+    if path.suffix == ".ipynb" or path.name in ("README.md", "CITATION.cff", "welcome.md"):
+        assert ADDRESS in text
+
+
+def test_address_is_rewritten_where_it_is_meant():
+    rewrite = runpy.run_path(str(ROOT / "tools" / "set_address.py"))["rewrite"]
+    before = (
+        "git+https://github.com/a/b and https://github.com/a/b/issues, "
+        "https://colab.research.google.com/github/a/b/blob/main/c.ipynb; not https://github.com/a/bc"
+    )
+    after = (
+        "git+https://github.com/me/look and https://github.com/me/look/issues, "
+        "https://colab.research.google.com/github/me/look/blob/main/c.ipynb; "
+        "not https://github.com/a/bc"
+    )
+    assert rewrite(before, "a/b", "me/look") == after
+
+
+@pytest.mark.parametrize(
+    "url", ["", "github.com/a/b", "https://example.org/a/b", "https://github.com/a"]
+)
+def test_address_must_be_a_repository_that_colab_opens(url):
+    slug = runpy.run_path(str(ROOT / "tools" / "set_address.py"))["slug"]
+    with pytest.raises(SystemExit, match="OWNER/NAME"):
+        slug(url)
 
 
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.name)
