@@ -73,12 +73,12 @@ def test_address_is_rewritten_where_it_is_meant():
     rewrite = runpy.run_path(str(ROOT / "tools" / "set_address.py"))["rewrite"]
     before = (
         "git+https://github.com/a/b and https://github.com/a/b/issues, "
-        "https://colab.research.google.com/github/a/b/blob/main/c.ipynb; not https://github.com/a/bc"
+        "https://colab.research.google.com/github/a/b/blob/main/c.ipynb; not https://github.com/a/b-c"
     )
     after = (
         "git+https://github.com/me/look and https://github.com/me/look/issues, "
         "https://colab.research.google.com/github/me/look/blob/main/c.ipynb; "
-        "not https://github.com/a/bc"
+        "not https://github.com/a/b-c"
     )
     assert rewrite(before, "a/b", "me/look") == after
 
