@@ -85,7 +85,9 @@ def _draw(ax: Axes, picture: Tensor, pixels: bool) -> None:
     height, width = picture.shape[2:]
     image = picture[0].detach().float().cpu().clamp(0, 1).permute(1, 2, 0)
     extent = (-0.5, width - 0.5, height - 0.5, -0.5) if pixels else (-1, 1, 1, -1)
-    ax.imshow(image.expand(-1, -1, 3), extent=extent, aspect=1 if pixels else height / width)
+    ax.imshow(
+        image.expand(-1, -1, 3).numpy(), extent=extent, aspect=1 if pixels else height / width
+    )
     ax.spines[:].set_visible(False)
     if not pixels:
         ax.set_xticks([-1, 0, 1])
@@ -112,12 +114,12 @@ def draw_grid(ax: Axes, grid: Tensor, *, lines: int = 9, dots: bool = False) -> 
     """
     check_grid(grid)
     _check_one("grid", grid, "(1, H, W, 2)")
-    points = grid[0].detach().cpu()
+    points = grid[0].detach().float().cpu().numpy()
     height, width = points.shape[:2]
     rows = torch.linspace(0, height - 1, min(lines, height)).round().long()
     columns = torch.linspace(0, width - 1, min(lines, width)).round().long()
     # Where the grid leaves the picture, the view widens to show it.
-    reach = points.abs().max().item() * 1.03
+    reach = float(np.abs(points).max()) * 1.03
     if reach > 1:
         ax.set(xlim=(-reach, reach), ylim=(reach, -reach))
     # White beneath green: legible on any picture.
