@@ -66,6 +66,8 @@ def show(
     axes = axes[: len(pictures)]
     for k, (ax, picture) in enumerate(zip(axes, pictures, strict=True)):
         _draw(ax, picture, pixels)
+        if columns >= 3 and k % columns and not pixels:
+            ax.tick_params(labelleft=False)  # said once a row: small panels need the room
         if k < len(titles):
             ax.set_title(titles[k])
         if k < len(colours):
@@ -153,8 +155,10 @@ def arrows(out_ax: Axes, in_ax: Axes, theta: Tensor, points: Tensor) -> None:
                 arrowstyle="-|>", color=THETA, linewidth=1.8, mutation_scale=12,
             )
         )  # fmt: skip
-        out_ax.plot(*target, "o", color=OUTPUT, markeredgecolor="white", clip_on=False)
-        in_ax.plot(*source, "o", color=INPUT, markeredgecolor="white", clip_on=False)
+        out_ax.plot(
+            *target, "o", color=OUTPUT, markersize=8, markeredgecolor="black", clip_on=False
+        )
+        in_ax.plot(*source, "o", color=INPUT, markersize=8, markeredgecolor="white", clip_on=False)
 
 
 def numbers(ax: Axes, picture: Tensor, fmt: str = "{:.0f}") -> None:
