@@ -26,7 +26,9 @@ def slug(address: str) -> str:
 
 def rewrite(text: str, old: str, new: str) -> str:
     """Replace one owner/name by another in addresses of GitHub, of Colab and of Colab's opener."""
-    pattern = rf"(https://(?:github\.com|colab\.research\.google\.com/github)/){re.escape(old)}(?![\w-])"
+    pattern = (
+        rf"(https://(?:github\.com|colab\.research\.google\.com/github)/){re.escape(old)}(?![\w-])"
+    )
     return re.sub(pattern, rf"\g<1>{new}", text)
 
 
