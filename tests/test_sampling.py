@@ -334,8 +334,13 @@ def test_slope_is_zero_from_the_last_pixel_on(padding):
     grid = at(points, (H, W)).requires_grad_()
     (slope,) = torch.autograd.grad(sample(U, grid, padding=padding).sum(), grid)
     assert not slope.any()
-    first = at([[-0.3, -0.3]], (H, W)).requires_grad_()
-    assert not torch.autograd.grad(sample(U, first, padding=padding).sum(), first)[0].any()
+    before = at([[-0.3, -0.3]], (H, W)).requires_grad_()
+    assert not torch.autograd.grad(sample(U, before, padding=padding).sum(), before)[0].any()
+    # The first pixel's own slope is the one to the right.
+    first = at([[0, 0]], (H, W)).requires_grad_()
+    (slope,) = torch.autograd.grad(sample(U, first, padding=padding).sum(), first)
+    right, below = U[0, 0, 0, 1] - U[0, 0, 0, 0], U[0, 0, 1, 0] - U[0, 0, 0, 0]
+    close(slope.flatten(), torch.stack([right * W / 2, below * H / 2]))
 
 
 @each_corners
@@ -569,22 +574,20 @@ def test_dtypes_by_hand():
         assert (V.dtype, U.grad.dtype, grid.grad.dtype) == (U_dtype, U_dtype, grid_dtype)
 
 
-@each_mode
-def test_without_a_graph_break(mode):
+@pytest.mark.parametrize(("mode", "padding"), zip(MODES, PADDINGS, strict=True))
+def test_without_a_graph_break(mode, padding):
     U = torch.rand(2, 1, 9, 7, requires_grad=True)
     theta = affine.rotation(torch.tensor([20.0, 30.0])).requires_grad_()
 
-    def look(U, theta, padding):
+    def look(U, theta):
         return sample(U, affine_grid(theta, (5, 6)), mode, padding)
 
     torch.compiler.reset()  # or the other modes' versions count towards the limit
-    compiled = torch.compile(look, fullgraph=True, backend="aot_eager")
-    for padding in PADDINGS:
-        results = []
-        for run in (look, compiled):
-            V = run(U, theta, padding)
-            results.append((V, *torch.autograd.grad(V.square().sum(), (U, theta))))
-        close(*results, 1e-4)
+    results = []
+    for run in (look, torch.compile(look, fullgraph=True, backend="aot_eager")):
+        V = run(U, theta)
+        results.append((V, *torch.autograd.grad(V.square().sum(), (U, theta))))
+    close(*results, 1e-4)
 
 
 @needs_cuda
