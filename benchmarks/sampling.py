@@ -6,6 +6,7 @@ Run it with `python -m benchmarks.sampling`; it prints a table and writes
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -109,6 +110,11 @@ def commit():
     return f"{name}, changed" if name and changed else name
 
 
+def load():
+    """How many processes wanted a processor in the last minute, where the system tells."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def device_name(device):
     """What the device calls itself."""
     if device.type == "cuda":
@@ -129,6 +135,7 @@ def main():
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     torch.manual_seed(SEED)
+    busy = load()
     started = time.perf_counter()
     rows = [row for shape in SHAPES for row in compare(shape, device, arguments.seconds)]
     result = {
@@ -139,6 +146,7 @@ def main():
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "dtype": "float32",
         "seed": SEED,
+        "load_before": busy,
         "wall_seconds": round(time.perf_counter() - started, 1),
         "rows": rows,
     }
@@ -153,6 +161,8 @@ def main():
             f"{shape:<18} {row['pass']:<19} {row['sampler']:<16} {row['median_ms']:>9.3f} "
             f"{row['ratio']:>7.2f}   {low:.2f} to {high:.2f}"
         )
+    if busy and busy > 1:
+        print(f"\nThe machine was busy before (load {busy}): not a fair measurement.")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2, ensure_ascii=False)
     arguments.output.write_text(text + "\n", encoding="utf-8")

@@ -574,7 +574,7 @@ def test_dtypes_by_hand():
         assert (V.dtype, U.grad.dtype, grid.grad.dtype) == (U_dtype, U_dtype, grid_dtype)
 
 
-@pytest.mark.parametrize(("mode", "padding"), zip(MODES, PADDINGS, strict=True))
+@pytest.mark.parametrize(("mode", "padding"), list(zip(MODES, PADDINGS, strict=True)))
 def test_without_a_graph_break(mode, padding):
     U = torch.rand(2, 1, 9, 7, requires_grad=True)
     theta = affine.rotation(torch.tensor([20.0, 30.0])).requires_grad_()
