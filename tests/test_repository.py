@@ -59,12 +59,10 @@ def test_makefile_and_lock_name_one_uv():
 
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.name)
 def test_one_public_address(path):
-    """Each address of a GitHub repository is ours, and those who need it have it."""
+    """No page names our repository under another owner, and those that need its address have it."""
     text = path.read_text(encoding="utf-8")
-    slugs = re.findall(
-        r"https://(?:github|colab\.research\.google)\.com/(?:github/)?([\w-]+/[\w-]+)", text
-    )
-    assert {f"https://github.com/{slug}" for slug in slugs} <= {ADDRESS}
+    name = ADDRESS.rsplit("/", 1)[1]
+    assert set(re.findall(rf"https://github\.com/[\w-]+/{name}\b", text)) <= {ADDRESS}
     if path.suffix == ".ipynb" or path.name in ("README.md", "CITATION.cff", "welcome.md"):
         assert ADDRESS in text
 
