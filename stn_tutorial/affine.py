@@ -306,7 +306,8 @@ def invert(theta: Tensor) -> Tensor:
         theta: shape (N, 2, 3).
 
     Raises:
-        ValueError: a θ is singular, its determinant zero to rounding, or not finite.
+        ValueError: a θ is singular, its determinant zero to rounding (or so small or large that
+            its dtype cannot hold it), or not finite.
 
     Returns:
         θ of shape (N, 2, 3), with `compose(theta, invert(theta))` the identity to rounding.

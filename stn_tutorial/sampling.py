@@ -133,8 +133,10 @@ def sample(
 
     The same modes, paddings and results as `torch.nn.functional.grid_sample`, except that a grid
     that is the regular grid gives U back bit for bit. Differentiable in U and grid. At a whole
-    pixel position the derivative is the one towards the right and below (cells are half open); from
-    the last pixel on, with `"border"` and `"reflection"`, it is 0.
+    pixel position the derivative is the one towards the right and below (cells are half open), as
+    far as the position itself is exact. With `"border"` it is 0 from the last pixel's centre on;
+    with `"reflection"` the slope turns with the picture, and is 0 between the outer centres and the
+    mirrors.
 
     Args:
         U: input, shape (N, C, H, W), any floating dtype.
@@ -337,8 +339,8 @@ class _BilinearSample(torch.autograd.Function):
 def sample_bilinear(U: Tensor, grid: Tensor) -> Tensor:
     """Sample bilinearly with zero padding: `sample(U, grid)`, with a hand-derived backward pass.
 
-    The same values and first derivatives; it keeps only U and the grid for the backward pass, and
-    it cannot be differentiated twice.
+    The same values and first derivatives. It is for reading: autograd's own backward pass is
+    faster, and this one cannot be differentiated twice.
 
     Args:
         U: input, shape (N, C, H, W).
