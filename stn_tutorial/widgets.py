@@ -457,3 +457,7 @@ class ThetaExplorer(_Explorable):
             f"{self.describe()}"
         )
         return _still(self.image, _six(self.theta)), text
+
+
+EXPLORABLES: dict[str, type[_Explorable]] = {one._kind: one for one in (ThetaExplorer,)}
+"""By the name that a page calls them: what the book's directive takes."""
