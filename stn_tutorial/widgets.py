@@ -389,7 +389,7 @@ class ThetaExplorer(_Explorable):
     _kind = "theta"
     _esm = bundle("theta")
 
-    theta = traitlets.Any().tag(sync=True)
+    theta = traitlets.Any(allow_none=False).tag(sync=True)
     """θ as a list of two lists of three floats."""
     show = traitlets.Enum(SHOWS, "grid").tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)

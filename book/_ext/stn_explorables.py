@@ -33,7 +33,7 @@ from stn_tutorial.widgets import EXPLORABLES, embedded_pictures
 
 WIDGET = re.compile(r'data-stn-widget="([^"]*)"')
 STILL = re.compile(
-    r'(<div class="stn-explorable"[^>]*><img [^>]*)src="data:image/jpeg;base64,([^"]*)"'
+    r'(<div class="stn-explorable"[^>]*>)(<img [^>]*)src="data:image/jpeg;base64,([^"]*)"([^>]*>)'
 )
 
 
@@ -85,12 +85,14 @@ def equip(app: Sphinx, pagename: str, templatename: str, context: dict, doctree)
 
     def own_file(match: re.Match) -> str:
         """The still picture as a file, which a browser fetches only where it is to be seen."""
-        data = base64.b64decode(match[2])
+        opening, before, encoded, after = match.groups()
+        data = base64.b64decode(encoded)
         name = f"_images/stn-{hashlib.sha256(data).hexdigest()[:16]}.jpg"
         target = Path(app.outdir) / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(data)
-        return f'{match[1]}loading="lazy" src="{context["pathto"](name, 1)}"'
+        src = context["pathto"](name, 1)
+        return f'{opening}<noscript>{before}src="{src}"{after}</noscript>'
 
     if states:
         context["body"] = STILL.sub(own_file, body)

@@ -67,12 +67,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     const at = (x, y) => self.place(...spread(transformPoint(theta, [x, y])));
     const few = picture.width * picture.height <= 400;
     const [columns, rows] = few ? [picture.width, picture.height] : [8, 8];
-    const line = (...ends) => stroke(context, colours.grid, 1.25, ends);
+    const line = (...ends) => stroke(context, colours, colours.grid, 1.5, ends);
     for (let k = 1; k < columns; k++) line(at(2 * k / columns - 1, -1), at(2 * k / columns - 1, 1));
     for (let k = 1; k < rows; k++) line(at(-1, 2 * k / rows - 1), at(1, 2 * k / rows - 1));
     const corners = [at(-1, -1), at(1, -1), at(1, 1), at(-1, 1)];
     // The grid's rim is the output's frame, as the input sees it.
-    stroke(context, colours.output, 2.25, corners, true);
+    stroke(context, colours, colours.output, 2.25, corners, true);
     if (few) {
       context.fillStyle = colours.grid;
       for (let r = 0; r < rows; r++) {
@@ -83,7 +83,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
       }
     }
     // θ's columns: where x and y point, from where the origin went.
-    for (const end of [at(1, 0), at(0, 1)]) stroke(context, colours.theta, 2.25, [at(0, 0), end]);
+    for (const end of [at(1, 0), at(0, 1)]) stroke(context, colours, colours.theta, 2.25, [at(0, 0), end]);
     const [x, y] = self.place(...spread(looked().source));
     context.fillStyle = "#fff";
     dot(context, x, y, 6.5);
@@ -142,6 +142,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   const pixel = handle(result, {
     name: "Pixel of the output: arrow keys pick another",
     kind: "pixel",
+    jump: true,
     moved: (x, y) => pickAt(...gather(x, y)),
     nudged: (dx, dy) => setPick(pick.column + dx, pick.row + dy),
   });
@@ -221,11 +222,11 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     context.fillRect(left, top, unit, unit);
     for (const { column, row } of near) {
       const [x, y] = corner(column, row);
-      stroke(context, colours.input, 1.5, [
+      stroke(context, colours, colours.input, 1.5, [
         [x + 1, y + 1], [x + unit - 1, y + 1], [x + unit - 1, y + unit - 1], [x + 1, y + unit - 1],
       ], true);
     }
-    stroke(context, colours.output, 2.5,
+    stroke(context, colours, colours.output, 2.5,
       [[left, top], [left + unit, top], [left + unit, top + unit], [left, top + unit]], true);
     for (const { column, row, weight } of near) {
       const [x, y] = corner(column, row).map((v) => v + unit / 2);
@@ -267,10 +268,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   function fillInspector() {
     if (!inspector.open) return;
     const { target: [x, y], source: [xs, ys], pixel: [px, py] } = looked();
-    const term = (entry, rest) => h("span", {}, h("b", {}, bracket(entry)), rest);
+    // A product stays on its line; the sum may break at a plus.
+    const product = (entry, rest) => h("span", {}, h("b", {}, bracket(entry)), rest);
     const sum = ([a, b, t], result, letter) => h("div", {},
       h("i", {}, letter), h("sup", {}, "s"), " = ",
-      term(a, ` · ${bracket(x)} + `), term(b, ` · ${bracket(y)} + `), term(t, ` = ${number(result)}`));
+      product(a, ` · ${bracket(x)}`), " + ", product(b, ` · ${bracket(y)}`), " + ",
+      product(t, ""), " = ", h("span", {}, number(result)));
     equation.replaceChildren(
       h("p", {}, `Output pixel (${pick.column}, ${pick.row}), at `, h("i", {}, "x"),
         h("sup", {}, "t"), ` = ${number(x)}, `, h("i", {}, "y"), h("sup", {}, "t"),
@@ -460,8 +463,8 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     h("div", { class: "told" }, words, facts),
     entries.element,
     h("div", { class: "bar" },
-      h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips, reset),
-      choice.element),
+      h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips),
+      choice.element, reset),
   ];
   root.append(stage, ...(show === "grid" ? [...controls, inspector] : [inspector, ...controls]));
   colours = palette(root);

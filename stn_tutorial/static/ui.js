@@ -121,7 +121,9 @@ function watchTheme(root) {
 // The book's colours as the style sheet has them for this theme: for canvases.
 export function palette(root) {
   const style = getComputedStyle(root);
-  const names = ["input", "output", "grid", "theta", "error", "text", "muted", "line", "surface"];
+  const names = [
+    "input", "output", "grid", "theta", "error", "text", "muted", "line", "surface", "halo",
+  ];
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`)]));
 }
 
@@ -242,15 +244,16 @@ export function drawPicture(context, self, canvas, halfWidth, halfHeight) {
   return [left, top, right - left, bottom - top];
 }
 
-// A line with a white one beneath it, which shows on any picture.
-export function stroke(context, colour, width, points, closed = false) {
+// A line with a wider one beneath it in the theme's own light or dark, so that it shows on any
+// picture.
+export function stroke(context, { halo }, colour, width, points, closed = false) {
   context.beginPath();
   points.forEach(([x, y], k) => (k ? context.lineTo(x, y) : context.moveTo(x, y)));
   if (closed) context.closePath();
   context.lineJoin = "round";
   context.lineCap = "round";
-  context.strokeStyle = "rgba(255, 255, 255, 0.75)";
-  context.lineWidth = width + 2;
+  context.strokeStyle = halo;
+  context.lineWidth = width + 1.75;
   context.stroke();
   context.strokeStyle = colour;
   context.lineWidth = width;
@@ -260,16 +263,18 @@ export function stroke(context, colour, width, points, closed = false) {
 // --- Dragging ---
 
 // A button on a plane that mouse, finger and arrow keys move. `moved(x, y)` is given the plane's
-// coordinates, `nudged(dx, dy)` steps of one arrow key (ten with Shift).
-export function handle(self, { name, kind, moved, nudged, start, end }) {
+// coordinates, `nudged(dx, dy)` steps of one arrow key (ten with Shift). With `jump` it comes to the
+// place that is pressed; otherwise it keeps its distance from the pointer.
+export function handle(self, { name, kind, moved, nudged, start, end, jump = false }) {
   const element = h("button", { type: "button", class: `handle ${kind}`, "aria-label": name });
   let grip;
   element.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     element.setPointerCapture(event.pointerId);
     const [x, y] = self.locate(event);
-    grip = [element.at[0] - x, element.at[1] - y];
+    grip = jump ? [0, 0] : [element.at[0] - x, element.at[1] - y];
     start?.();
+    if (jump) moved(x, y);
   });
   element.addEventListener("pointermove", (event) => {
     if (!grip) return;
