@@ -26,7 +26,6 @@ import traitlets
 from PIL import Image, ImageDraw
 
 from stn_tutorial._bundle import bundle
-from stn_tutorial._checks import check_choice
 from stn_tutorial.affine import transform_points
 from stn_tutorial.data import letter_f, photograph
 from stn_tutorial.grids import affine_grid
@@ -147,7 +146,6 @@ def _digit() -> Image.Image:
     distance = np.linalg.norm(point - nearest, axis=-1).min(-1)
     ink = np.clip((0.11 - distance) * SIDE / 2 + 0.5, 0, 1)
     return Image.fromarray((ink * 255).round().astype(np.uint8))
-
 
 
 # Built when asked for: opening the photographs takes a moment.
@@ -342,7 +340,7 @@ def _rows(theta: Any) -> list[list[float]]:
     if array is not None and array.shape == (1, 2, 3):
         array = array[0]
     if array is None or array.shape != (2, 3):
-        given = f"{theta!r}" if array is None else f"shape {array.shape}"
+        given = f"shape {array.shape}" if array is not None and array.ndim else repr(theta)
         raise traitlets.TraitError(
             f"theta must be 2×3 numbers, or a tensor of shape (1, 2, 3), but {given} was given"
         )
@@ -350,6 +348,15 @@ def _rows(theta: Any) -> list[list[float]]:
         raise traitlets.TraitError(f"theta must be finite, but {array.tolist()} was given")
     # Adding zero turns −0 into 0.
     return (array + 0.0).tolist()
+
+
+class _Theta(traitlets.TraitType):
+    """A trait that holds θ as lists, whatever it was given as: lists travel as JSON."""
+
+    default_value = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]  # noqa: RUF012 (never changed in place)
+
+    def validate(self, obj: Any, value: Any) -> list[list[float]]:
+        return _rows(value)
 
 
 def _six(rows: list[list[float]]) -> list[list[float]]:
@@ -365,7 +372,7 @@ class ThetaExplorer(_Explorable):
     the output shows which four input pixels it reads, and their weights.
 
     Show it by ending a cell with it. `theta` follows the sliders, and moves them when it is set, to
-    a list, an array or a tensor of shape (2, 3) or (1, 2, 3). To link a plain slider of ipywidgets::
+    a list, an array or a tensor of shape (2, 3) or (1, 2, 3). To link a slider of ipywidgets::
 
         explorer = ThetaExplorer("F")
         angle = FloatSlider(min=-180, max=180, description="degrees")
@@ -389,7 +396,7 @@ class ThetaExplorer(_Explorable):
     _kind = "theta"
     _esm = bundle("theta")
 
-    theta = traitlets.Any(allow_none=False).tag(sync=True)
+    theta = _Theta().tag(sync=True)
     """θ as a list of two lists of three floats."""
     show = traitlets.Enum(SHOWS, "grid").tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
@@ -412,10 +419,6 @@ class ThetaExplorer(_Explorable):
         self._given = _to_image(picture)
         own = {"label": "Your picture", "src": _data_uri(self._given)}
         return "yours", {**embedded_pictures(), "yours": own}
-
-    @traitlets.validate("theta")
-    def _validate_theta(self, proposal: dict[str, Any]) -> list[list[float]]:
-        return _rows(proposal["value"])
 
     @property
     def picture(self) -> str:

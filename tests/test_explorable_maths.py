@@ -47,7 +47,12 @@ def thetas(count=40):
     rng = np.random.default_rng(0)
     wild = rng.normal(0, 1, (count, 2, 3))
     mild = np.eye(2, 3) + rng.normal(0, 0.2, (count, 2, 3))
-    exact = [np.eye(2, 3), [[0, -1, 0], [1, 0, 0]], [[4, 0, -2], [0, 4, 0]], [[-1, 0, 0], [0, 1, 0]]]
+    exact = [
+        np.eye(2, 3),
+        [[0, -1, 0], [1, 0, 0]],
+        [[4, 0, -2], [0, 4, 0]],
+        [[-1, 0, 0], [0, 1, 0]],
+    ]
     return np.concatenate([wild, mild, exact])
 
 
