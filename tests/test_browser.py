@@ -150,13 +150,9 @@ def entries(explorable):
 
 
 def pixels(explorable):
-    """A sum that changes with what the two canvases show."""
+    """What the two canvases show."""
     return explorable.locator(".stage canvas").evaluate_all(
-        """all => all.map(canvas => {
-          const {width, height} = canvas;
-          const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
-          return data.reduce((sum, value, k) => (sum * 31 + value * (k % 7 + 1)) % 1e9, 0);
-        })"""
+        "all => all.map(canvas => canvas.toDataURL())"
     )
 
 

@@ -3,8 +3,8 @@
 import { compose, correctAspect, crop, describe, determinant, identity } from "./maths.js";
 import { read, reflection, rotation, sampleAt, scaling, shear, source, taps } from "./maths.js";
 import { transformPoint, translation, warpInto } from "./maths.js";
-import { drawPicture, explorable, frames, glide, h, handle, matrix, number } from "./ui.js";
-import { palette, pictureChoice, plane, stillness, stroke } from "./ui.js";
+import { drawPicture, explorable, frames, glide, h, handle, loadPictures } from "./ui.js";
+import { matrix, number, palette, pictureChoice, plane, stroke } from "./ui.js";
 
 const PRESETS = {
   Identity: () => identity(),
@@ -66,7 +66,11 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     context.strokeRect(box[0] - 1.5, box[1] - 1.5, box[2] + 3, box[3] + 3);
     const at = (x, y) => self.place(...spread(transformPoint(theta, [x, y])));
     const few = picture.width * picture.height <= 400;
-    const [columns, rows] = few ? [picture.width, picture.height] : [8, 8];
+    const sides = [[1, 0], [0, 1]].map((end) => Math.hypot(...at(...end).map(
+      (v, axis) => v - at(0, 0)[axis])));
+    // Lines that would lie too close to be told apart are left out.
+    const [columns, rows] = few ? [picture.width, picture.height]
+      : sides.map((length) => (length > 48 ? 8 : length > 20 ? 4 : 2));
     const line = (...ends) => stroke(context, colours, colours.grid, 1.5, ends);
     for (let k = 1; k < columns; k++) line(at(2 * k / columns - 1, -1), at(2 * k / columns - 1, 1));
     for (let k = 1; k < rows; k++) line(at(-1, 2 * k / rows - 1), at(1, 2 * k / rows - 1));
@@ -297,7 +301,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   const bracket = (entry) => (entry < 0 && number(entry) !== "0.00"
     ? `(${number(entry)})` : number(entry));
 
-  const inspector = h("details", { class: "inspector", open: show !== "grid", ontoggle: draw0 },
+  const inspector = h("details", { class: "inspector", open: show !== "grid", ontoggle: () => draw() },
     h("summary", {}, "The picked pixel: where it reads, and what it weighs"),
     h("div", { class: "columns" },
       ...(show === "weights"
@@ -345,7 +349,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
       goTo(first.theta);
     },
   }, "Reset");
-  const choice = pictureChoice(pictures, model.get("_picture"), (name) => {
+  const choice = pictureChoice((name) => {
     model.set("_picture", name);
     model.save_changes();
     announce(`Picture: ${pictures[name].label}`);
@@ -392,7 +396,6 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   }
 
   const draw = frames(paint);
-  function draw0() { draw(); }
 
   function paint() {
     warpInto(output.image.data, picture, theta);
@@ -444,14 +447,18 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     refit();
     draw();
   };
-  const onPicture = () => {
+  const onPicture = async () => {
+    pictures = await loadPictures(model.get("_pictures"), pictures);
+    // The kernel says the pictures and the choice in two messages, the pictures first.
+    if (!pictures[model.get("_picture")]) return;
     setPicture(model.get("_picture"));
-    choice.update(model.get("_picture"));
+    choice.update(pictures, model.get("_picture"));
     refit();
     draw();
   };
   model.on("change:theta", fromModel);
   model.on("change:_picture", onPicture);
+  model.on("change:_pictures", onPicture);
   onTheme(() => {
     colours = palette(root);
     draw();
@@ -459,6 +466,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   for (const self of [input, result, loupe]) self.onresize = draw;
 
   setPicture(model.get("_picture"));
+  choice.update(pictures, model.get("_picture"));
   const controls = [
     h("div", { class: "told" }, words, facts),
     entries.element,
@@ -473,6 +481,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   return () => {
     model.off("change:theta", fromModel);
     model.off("change:_picture", onPicture);
+    model.off("change:_pictures", onPicture);
     glideTheta.stop();
     glideView.stop();
     for (const self of [input, result, loupe]) self.stop();

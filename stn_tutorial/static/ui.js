@@ -146,9 +146,11 @@ function announcer() {
 
 // --- Pictures ---
 
-// {name: {label, src}} becomes {name: {label, src, width, height, channels, data, canvas}}.
-export async function loadPictures(sources) {
+// {name: {label, src}} becomes {name: {label, src, width, height, channels, data, canvas}}; what is
+// loaded already is kept.
+export async function loadPictures(sources, loaded = {}) {
   const entries = Object.entries(sources).map(async ([name, { label, src }]) => {
+    if (loaded[name]?.src === src) return [name, loaded[name]];
     const image = new Image();
     image.src = src;
     await image.decode();
@@ -171,20 +173,26 @@ export async function loadPictures(sources) {
   return Object.fromEntries(await Promise.all(entries));
 }
 
-export function pictureChoice(pictures, chosen, onpick) {
+// Thumbnails to choose from; `update(pictures, chosen)` follows the kernel.
+export function pictureChoice(onpick) {
+  const element = h("fieldset", { class: "pictures" });
   // Radio buttons need a name of their own for each explorable on the page.
   const group = `stn${Math.random()}`;
-  const radios = Object.entries(pictures).map(([value, { label, src }]) =>
-    h("label", { title: label },
-      h("input", {
-        type: "radio", name: group, value, checked: value === chosen, "aria-label": label,
-        onchange: () => onpick(value),
-      }),
-      h("img", { src, alt: "", draggable: false })));
-  const element = h("fieldset", { class: "pictures" },
-    h("legend", { class: "unseen" }, "Picture"), ...radios);
-  const update = (name) => {
-    for (const radio of radios) radio.firstChild.checked = radio.firstChild.value === name;
+  let shown = "";
+  const update = (pictures, chosen) => {
+    const sources = Object.values(pictures).map(({ src }) => src).join();
+    if (sources !== shown) {
+      shown = sources;
+      element.replaceChildren(h("legend", { class: "unseen" }, "Picture"),
+        ...Object.entries(pictures).map(([value, { label, src }]) =>
+          h("label", { title: label },
+            h("input", {
+              type: "radio", name: group, value, "aria-label": label,
+              onchange: () => onpick(value),
+            }),
+            h("img", { src, alt: "", draggable: false }))));
+    }
+    for (const radio of element.querySelectorAll("input")) radio.checked = radio.value === chosen;
   };
   return { element, update };
 }
