@@ -148,16 +148,23 @@ def _digit() -> Image.Image:
     return Image.fromarray((ink * 255).round().astype(np.uint8))
 
 
+def _photograph(name: str) -> Image.Image:
+    # Shrunk by Pillow, in whole numbers, rather than by PyTorch: the same bytes on every machine,
+    # or a chapter's committed output would not be reproduced.
+    whole = _to_image(photograph(name, (427, 427)), largest=427)
+    return whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
 # Built when asked for: opening the photographs takes a moment.
 _EMBEDDED: dict[str, tuple[str, Callable[[], Image.Image]]] = {
-    "temple": ("photograph of a temple", lambda: _to_image(photograph("temple", (SIDE, SIDE)))),
-    "flower": ("photograph of a flower", lambda: _to_image(photograph("flower", (SIDE, SIDE)))),
+    "temple": ("photograph of a temple", lambda: _photograph("temple")),
+    "flower": ("photograph of a flower", lambda: _photograph("flower")),
     "F": ("letter F", lambda: _to_image(letter_f((SIDE, SIDE)))),
     "digit": ("handwritten 5", _digit),
 }
 
 
-def _to_image(picture: Picture) -> Image.Image:
+def _to_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
     """Turn a picture of any accepted kind into an 8-bit image, grey or RGB."""
     if isinstance(picture, str | Path):
         path = Path(picture)
@@ -170,8 +177,8 @@ def _to_image(picture: Picture) -> Image.Image:
             image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
     else:
         image = Image.fromarray(_to_array(picture))
-    if max(image.size) > LARGEST:
-        image.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    if max(image.size) > largest:
+        image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     return image
 
 
@@ -377,20 +384,23 @@ class ThetaExplorer(_Explorable):
         explorer = ThetaExplorer("F")
         angle = FloatSlider(min=-180, max=180, description="degrees")
         angle.observe(lambda change: setattr(explorer, "theta", rotation(change.new)), "value")
-        VBox([angle, explorer])
+        display(angle, explorer)
 
     Args:
         picture: `"temple"`, `"flower"`, `"F"` or `"digit"`; a picture file's path; an array of
             shape (H, W), (H, W, 3) or (3, H, W), or a tensor of shape (1, C, H, W), floating in
             [0, 1], uint8 or bool. A longest side above 256 pixels is shrunk to 256.
         theta: 2×3 numbers; the identity when left out.
+        pixel: (column, row) of the output pixel that is picked at first; one to the upper right
+            of the middle when left out.
         show: what is open at first: `"grid"`, the matrix; `"point"`, also where the picked output
             pixel reads; `"weights"`, the four neighbours and their weights first.
 
     Raises:
         TypeError: picture is of another type or dtype.
         ValueError: no such picture, or a wrong shape or values out of range.
-        traitlets.TraitError: theta is not 2×3 finite numbers, or show is none of the three.
+        traitlets.TraitError: theta is not 2×3 finite numbers, pixel lies outside the picture, or
+            show is none of the three.
     """
 
     _kind = "theta"
@@ -398,6 +408,8 @@ class ThetaExplorer(_Explorable):
 
     theta = _Theta().tag(sync=True)
     """θ as a list of two lists of three floats."""
+    pixel = traitlets.Any(None, allow_none=True).tag(sync=True)
+    """The picked output pixel as [column, row]; None until one was picked."""
     show = traitlets.Enum(SHOWS, "grid").tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
     _pictures = traitlets.Dict().tag(sync=True)
@@ -406,12 +418,15 @@ class ThetaExplorer(_Explorable):
         self,
         picture: Picture = "temple",
         theta: Any = ((1, 0, 0), (0, 1, 0)),
+        *,
+        pixel: Sequence[int] | None = None,
         show: str = "grid",
         **kwargs: Any,
     ) -> None:
         self._given: Image.Image | None = None
         name, pictures = self._take(picture)
         super().__init__(theta=theta, show=show, _picture=name, _pictures=pictures, **kwargs)
+        self.pixel = pixel  # checked against the picture, which is known by now
 
     def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
         if isinstance(picture, str) and picture in _EMBEDDED:
@@ -419,6 +434,20 @@ class ThetaExplorer(_Explorable):
         self._given = _to_image(picture)
         own = {"label": "Your picture", "src": _data_uri(self._given)}
         return "yours", {**embedded_pictures(), "yours": own}
+
+    @traitlets.validate("pixel")
+    def _validate_pixel(self, proposal: dict[str, Any]) -> list[int] | None:
+        pixel = proposal["value"]
+        if pixel is None:
+            return None
+        width, height = self.image.size
+        whole = isinstance(pixel, Sequence) and all(isinstance(one, int) for one in pixel)
+        if not (whole and len(pixel) == 2 and 0 <= pixel[0] < width and 0 <= pixel[1] < height):
+            raise traitlets.TraitError(
+                f"pixel must be (column, row) within {width} columns and {height} rows, "
+                f"but {pixel!r} was given"
+            )
+        return list(pixel)
 
     @property
     def picture(self) -> str:
@@ -431,6 +460,8 @@ class ThetaExplorer(_Explorable):
         # Before the name: the front end looks it up among them.
         self._pictures = pictures
         self._picture = name
+        if self.pixel and any(p >= n for p, n in zip(self.pixel, self.image.size, strict=True)):
+            self.pixel = None
 
     @property
     def image(self) -> Image.Image:
@@ -444,11 +475,14 @@ class ThetaExplorer(_Explorable):
     def __repr__(self) -> str:
         """Show what matters and nothing that changes from run to run."""
         rows = ", ".join("[" + ", ".join(f"{v:g}" for v in row) + "]" for row in _six(self.theta))
-        return f"ThetaExplorer(picture={self._picture!r}, theta=[{rows}], show={self.show!r})"
+        pixel = "" if self.pixel is None else f", pixel={tuple(self.pixel)}"
+        return (
+            f"ThetaExplorer(picture={self._picture!r}, theta=[{rows}]{pixel}, show={self.show!r})"
+        )
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"theta": _six(self.theta), "show": self.show}
-        state["_picture"] = self._picture
+        state |= {"pixel": self.pixel, "_picture": self._picture}
         if self._picture == "yours":
             state["_pictures"] = {"yours": self._pictures["yours"]}
         return state

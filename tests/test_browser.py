@@ -66,7 +66,7 @@ def site(tmp_path_factory):
     rng = np.random.default_rng(0)
     shown = [
         ThetaExplorer("F", [[0, -1, 0], [1, 0, 0]], show="weights"),
-        ThetaExplorer(rng.random((5, 9, 3)), show="point"),
+        ThetaExplorer(rng.random((5, 9, 3)), pixel=(6, 1), show="point"),
     ]
     cells = [nbformat.v4.new_markdown_cell("# A chapter")]
     for number, widget in enumerate(shown, start=1):

@@ -24,7 +24,7 @@ CHROMIUM = next(
 CELLS = [
     "from stn_tutorial.widgets import ThetaExplorer\n"
     "explorer = ThetaExplorer('F', [[0, -1, 0], [1, 0, 0]])\nexplorer",
-    "print('θ is', explorer.theta)",
+    "print('θ is', explorer.theta); print(explorer.pixel)",
     "explorer.theta = [[0.5, 0, 0.25], [0, 0.5, -0.25]]",
     "explorer.picture = 'flower'",
     "import numpy\nexplorer.picture = numpy.eye(6)",
@@ -150,9 +150,11 @@ def test_widget_and_kernel_hold_the_same_theta(lab):
     expect(lab.locator(".jp-CodeCell")).to_have_count(len(CELLS))
     dragged[2] = round(dragged[2] + 0.01, 2)
     assert fields(explorable) == dragged
+    explorable.get_by_role("button", name="Pixel of the output").press("ArrowRight")
     printed = run(lab, 1).locator(".jp-OutputArea-output").inner_text()
     theta = [float(number) for number in re.findall(r"-?\d+\.\d+", printed)]
     assert theta == pytest.approx(dragged, abs=1e-9)
+    assert "[90, 38]" in printed
 
     # Setting θ in the kernel moves the picture.
     before = canvas(explorable)

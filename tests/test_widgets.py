@@ -81,6 +81,17 @@ def test_show_is_one_of_three():
         ThetaExplorer(show="everything")
 
 
+def test_pixel_lies_in_the_picture():
+    explorer = ThetaExplorer(np.zeros((4, 6)), pixel=(5, 3))
+    assert explorer.pixel == [5, 3]
+    assert "pixel=(5, 3)" in repr(explorer)
+    for pixel in ((6, 0), (0, 4), (-1, 0), (1,), (1.5, 2), "ab"):
+        with pytest.raises(TraitError, match="within 6 columns and 4 rows"):
+            explorer.pixel = pixel
+    explorer.picture = np.zeros((2, 2))
+    assert explorer.pixel is None
+
+
 # --- The picture ---
 
 
@@ -169,7 +180,8 @@ def test_html_holds_state_and_picture():
     text = ThetaExplorer("F", [[0.5, 0, 0], [0, 0.5, 0]]).to_html()
     state = json.loads(html.unescape(re.search(r'data-stn-widget="([^"]*)"', text)[1]))
     assert state == {
-        "kind": "theta", "theta": [[0.5, 0, 0], [0, 0.5, 0]], "show": "grid", "_picture": "F"
+        "kind": "theta", "theta": [[0.5, 0, 0], [0, 0.5, 0]], "show": "grid", "pixel": None,
+        "_picture": "F",
     }  # fmt: skip
     alt = html.unescape(re.search(r'<img alt="([^"]*)"', text)[1])
     assert "letter F" in alt

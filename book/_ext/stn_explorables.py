@@ -10,6 +10,7 @@ In a Markdown page, all options may be left out:
     ```{explorable} theta
     :picture: F
     :theta: 0.5 0 0, 0 0.5 0
+    :pixel: 40 64
     :show: point
     ```
 """
@@ -47,6 +48,7 @@ class Explorable(SphinxDirective):
     option_spec = {  # noqa: RUF012 (docutils reads it from the class)
         "picture": directives.unchanged_required,
         "theta": numbers,
+        "pixel": lambda text: [int(entry) for entry in text.split()],
         "show": directives.unchanged_required,
     }
 

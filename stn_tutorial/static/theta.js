@@ -35,6 +35,11 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   const spread = ([x, y]) => [x * half()[0], y * half()[1]];
   const gather = (x, y) => [x / half()[0], y / half()[1]];
 
+  function takePixel() {
+    const given = model.get("pixel");
+    if (given) pick = { column: given[0], row: given[1] };
+  }
+
   function setPicture(name) {
     picture = pictures[name];
     const { width, height } = picture;
@@ -42,6 +47,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     const context = canvas.getContext("2d");
     output = { canvas, context, image: context.createImageData(width, height) };
     const [column, row] = [Math.round(width * 0.7 - 0.5), Math.round(height * 0.3 - 0.5)];
+    takePixel();
     if (!pick || pick.column >= width || pick.row >= height) pick = { column, row };
   }
 
@@ -115,7 +121,8 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     ["y", 1, "Tip of the grid's y axis"],
     ["o", 2, "Origin of the grid"],
   ].map(([kind, column, name]) => handle(input, {
-    name: `${name}: arrow keys move it, in larger steps with Shift`,
+    name,
+    help: "Arrow keys move it, with Shift in larger steps",
     kind: `axis ${kind}`,
     start: () => { dragging = true; },
     end: () => { dragging = false; refit(); },
@@ -144,7 +151,8 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   const looked = () => source(theta, pick.column, pick.row, picture);
 
   const pixel = handle(result, {
-    name: "Pixel of the output: arrow keys pick another",
+    name: "Pixel of the output",
+    help: "Arrow keys pick another, with Shift in larger steps",
     kind: "pixel",
     jump: true,
     moved: (x, y) => pickAt(...gather(x, y)),
@@ -154,6 +162,8 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   function setPick(column, row) {
     const within = (value, count) => Math.min(Math.max(value, 0), count - 1);
     pick = { column: within(column, picture.width), row: within(row, picture.height) };
+    model.set("pixel", [pick.column, pick.row]);
+    model.save_changes();
     draw();
     announce(lookSentence());
   }
@@ -350,6 +360,8 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     },
   }, "Reset");
   const choice = pictureChoice((name) => {
+    const { width, height } = pictures[name];
+    if (pick.column >= width || pick.row >= height) model.set("pixel", null);
     model.set("_picture", name);
     model.save_changes();
     announce(`Picture: ${pictures[name].label}`);
@@ -456,7 +468,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     refit();
     draw();
   };
+  const onPixel = () => {
+    takePixel();
+    draw();
+  };
   model.on("change:theta", fromModel);
+  model.on("change:pixel", onPixel);
   model.on("change:_picture", onPicture);
   model.on("change:_pictures", onPicture);
   onTheme(() => {
@@ -480,6 +497,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   draw();
   return () => {
     model.off("change:theta", fromModel);
+    model.off("change:pixel", onPixel);
     model.off("change:_picture", onPicture);
     model.off("change:_pictures", onPicture);
     glideTheta.stop();

@@ -273,8 +273,10 @@ export function stroke(context, { halo }, colour, width, points, closed = false)
 // A button on a plane that mouse, finger and arrow keys move. `moved(x, y)` is given the plane's
 // coordinates, `nudged(dx, dy)` steps of one arrow key (ten with Shift). With `jump` it comes to the
 // place that is pressed; otherwise it keeps its distance from the pointer.
-export function handle(self, { name, kind, moved, nudged, start, end, jump = false }) {
-  const element = h("button", { type: "button", class: `handle ${kind}`, "aria-label": name });
+export function handle(self, { name, help, kind, moved, nudged, start, end, jump = false }) {
+  const element = h("button", {
+    type: "button", class: `handle ${kind}`, "aria-label": name, "aria-description": help,
+  });
   let grip;
   element.addEventListener("pointerdown", (event) => {
     if (event.button) return;
