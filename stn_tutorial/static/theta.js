@@ -485,8 +485,9 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   setPicture(model.get("_picture"));
   choice.update(pictures, model.get("_picture"));
   const controls = [
-    h("div", { class: "told" }, words, facts),
     entries.element,
+    // Below the sliders: words that take another line must not move them under the reader's hand.
+    h("div", { class: "told" }, words, facts),
     h("div", { class: "bar" },
       h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips),
       choice.element, reset),
