@@ -45,8 +45,9 @@ format: $(VENV)/.ready ## Mend style and formatting where ruff can
 chapters: $(VENV)/.ready ## Run every chapter from a fresh kernel and keep its new outputs
 	$(CHAPTER_ENV) $(BIN)/python tools/run_chapters.py chapters/*.ipynb
 
-bench: $(VENV)/.ready ## Compare the package's sampler with PyTorch's
+bench: $(VENV)/.ready ## Compare the samplers with PyTorch's, and time a frame of the explorable
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.explorable
 
 ##@ Keep
 lock: $(VENV)/.uv ## Renew requirements.lock from pyproject.toml

@@ -1,0 +1,108 @@
+"""Join the explorables' source files into one ES module, without Node.
+
+anywidget takes a widget's front end as *one* module, and a page opened from disk may not import
+another file at all. The files in `static/` therefore keep to a convention that makes joining them a
+matter of lines:
+
+- an import is one line, `import { a, b } from "./other.js";`, without renaming;
+- an export is the word `export` at the start of a declaration's line;
+- no two files declare the same name at top level;
+- a comment stands on lines of its own, each starting with `//`.
+
+Whatever does not keep to it raises `ValueError`.
+"""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+STATIC = Path(__file__).parent / "static"
+
+_IMPORT = re.compile(r'import \{ [\w$]+(?:, [\w$]+)* \} from "\./(\w+)\.js";')
+_EXPORT = re.compile(r"export (?=(?:async )?(?:function|class|const|let) )")
+_DECLARATION = re.compile(r"(?:export )?(?:async )?(?:function\*?|class|const|let|var) ([\w$]+)")
+
+
+def join(sources: dict[str, str], entry: str) -> tuple[str, list[str]]:
+    """Join modules in the order in which they import each other.
+
+    Args:
+        sources: each file's text by its name without `.js`.
+        entry: the file that imports, directly or not, all that it needs.
+
+    Returns:
+        The joined text without imports and exports, and the names that were exported.
+    """
+    done: list[str] = []
+    lines: list[str] = []
+    exports: list[str] = []
+    owners: dict[str, str] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise ValueError(f"{' → '.join((*path, name))}: modules import each other in a circle")
+        if name in done:
+            return
+        if name not in sources:
+            raise ValueError(f"{path[-1]}.js imports {name}.js, which is not there")
+        own = []
+        for number, line in enumerate(sources[name].splitlines(), start=1):
+            if match := _IMPORT.fullmatch(line):
+                visit(match[1], (*path, name))
+                continue
+            declared = _DECLARATION.match(line)
+            if line.startswith("import ") or (
+                line.startswith("export") and not _EXPORT.match(line)
+            ):
+                raise ValueError(f"{name}.js, line {number}, does not keep to the form: {line!r}")
+            if declared:
+                other = owners.setdefault(declared[1], name)
+                if other != name:
+                    raise ValueError(f"{name}.js and {other}.js both declare {declared[1]}")
+                if line.startswith("export"):
+                    exports.append(declared[1])
+            stripped = _EXPORT.sub("", line, count=1).strip()
+            # A page carries this text: without indentation and comments it is a third lighter.
+            if stripped and not stripped.startswith("//"):
+                own.append(stripped)
+        done.append(name)
+        lines.extend(own)
+
+    visit(entry, ())
+    return "\n".join(lines), exports
+
+
+def squeeze_css(text: str) -> str:
+    """Take the comments and the indentation out of a style sheet."""
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+@cache
+def bundle(kind: str) -> str:
+    """Return one explorable as an ES module.
+
+    Its default export is what anywidget calls; `mountPage(kind, pictures)` is what a static page
+    calls; all that its files export is exported.
+
+    Args:
+        kind: the name of its file in `static/`, without `.js`.
+    """
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")}
+    code, exports = join(sources, kind)
+    css = squeeze_css((STATIC / "explorable.css").read_text(encoding="utf-8"))
+    return "\n".join(
+        [
+            f"const CSS = {json.dumps(css)};",
+            code,
+            f"export {{ {', '.join(exports)} }};",
+            # In a kernel the element given is used again when a cell is: a fresh one for each view.
+            "export default { render({ model, el }) {",
+            'const host = el.appendChild(document.createElement("div"));',
+            f"const mounted = mount({json.dumps(kind)}, model, host);",
+            "return () => mounted.then((clean) => clean());",
+            "} };",
+            "",
+        ]
+    )

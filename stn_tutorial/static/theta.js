@@ -1,0 +1,508 @@
+// The θ explorable: six numbers that move a picture.
+
+import { compose, correctAspect, crop, describe, determinant, identity } from "./maths.js";
+import { read, reflection, rotation, sampleAt, scaling, shear, source, taps } from "./maths.js";
+import { transformPoint, translation, warpInto } from "./maths.js";
+import { drawPicture, explorable, frames, glide, h, handle, loadPictures } from "./ui.js";
+import { matrix, number, palette, pictureChoice, plane, stroke } from "./ui.js";
+
+const PRESETS = {
+  Identity: () => identity(),
+  Rotation: (square) => square(rotation(30)),
+  Zoom: () => scaling(2),
+  "Shrink and shift": () => compose(scaling(0.25), translation(0.5, 0)),
+  Crop: () => crop([-0.6, -0.8, 0.3, 0.1]),
+  Shear: (square) => square(shear(0.5)),
+  Reflection: () => reflection(90),
+};
+
+// How far the view of the input reaches: in steps, or it would breathe at every move of a slider.
+const REACHES = [1.45, 2.1, 3.2, 4.8, 7.2, 11];
+
+explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
+  const show = model.get("show");
+  let theta = model.get("theta");
+  let picture = pictures[model.get("_picture")];
+  let colours = palette(root);
+  let dragging = false;
+  let pick;
+  let output;
+  const half = () => {
+    const longer = Math.max(picture.width, picture.height);
+    return [picture.width / longer, picture.height / longer];
+  };
+  // Between normalised coordinates and the planes', in which a pixel is square.
+  const spread = ([x, y]) => [x * half()[0], y * half()[1]];
+  const gather = (x, y) => [x / half()[0], y / half()[1]];
+
+  function takePixel() {
+    const given = model.get("pixel");
+    if (given) pick = { column: given[0], row: given[1] };
+  }
+
+  function setPicture(name) {
+    picture = pictures[name];
+    const { width, height } = picture;
+    const canvas = h("canvas", { width, height });
+    const context = canvas.getContext("2d");
+    output = { canvas, context, image: context.createImageData(width, height) };
+    const [column, row] = [Math.round(width * 0.7 - 0.5), Math.round(height * 0.3 - 0.5)];
+    takePixel();
+    if (!pick || pick.column >= width || pick.row >= height) pick = { column, row };
+  }
+
+  // --- The two pictures ---
+
+  const input = plane("Input with the sampling grid", paintInput, { x: 0, y: 0, reach: 1.45 });
+  const result = plane("Output", paintOutput, { x: 0, y: 0, reach: 1.12 });
+  const arrow = h("path", { class: "arrow" });
+  const halo = h("path", { class: "arrow halo" });
+  const tip = h("path", { class: "tip" });
+  const stage = h("div", { class: "stage" },
+    h("figure", { class: "input" },
+      h("figcaption", {}, h("b", {}, "Input"), h("span", {}, " with the sampling grid")), input.element),
+    h("figure", { class: "output" },
+      h("figcaption", {}, h("b", {}, "Output"), h("span", {}, " what the grid reads")), result.element),
+    h("svg", { "aria-hidden": "true" }, halo, arrow, tip));
+
+  function paintInput(context, self) {
+    const box = drawPicture(context, self, picture.canvas, ...half());
+    context.strokeStyle = colours.input;
+    context.lineWidth = 3;
+    context.strokeRect(box[0] - 1.5, box[1] - 1.5, box[2] + 3, box[3] + 3);
+    const at = (x, y) => self.place(...spread(transformPoint(theta, [x, y])));
+    const few = picture.width * picture.height <= 400;
+    const sides = [[1, 0], [0, 1]].map((end) => Math.hypot(...at(...end).map(
+      (v, axis) => v - at(0, 0)[axis])));
+    // Lines that would lie too close to be told apart are left out.
+    const [columns, rows] = few ? [picture.width, picture.height]
+      : sides.map((length) => (length > 48 ? 8 : length > 20 ? 4 : 2));
+    const line = (...ends) => stroke(context, colours, colours.grid, 1.5, ends);
+    for (let k = 1; k < columns; k++) line(at(2 * k / columns - 1, -1), at(2 * k / columns - 1, 1));
+    for (let k = 1; k < rows; k++) line(at(-1, 2 * k / rows - 1), at(1, 2 * k / rows - 1));
+    const corners = [at(-1, -1), at(1, -1), at(1, 1), at(-1, 1)];
+    // The grid's rim is the output's frame, as the input sees it.
+    stroke(context, colours, colours.output, 2.25, corners, true);
+    if (few) {
+      context.fillStyle = colours.grid;
+      for (let r = 0; r < rows; r++) {
+        for (let c = 0; c < columns; c++) {
+          const [x, y] = at((2 * c + 1) / columns - 1, (2 * r + 1) / rows - 1);
+          dot(context, x, y, 3);
+        }
+      }
+    }
+    // θ's columns: where x and y point, from where the origin went.
+    for (const end of [at(1, 0), at(0, 1)]) stroke(context, colours, colours.theta, 2.25, [at(0, 0), end]);
+    const [x, y] = self.place(...spread(looked().source));
+    context.fillStyle = "#fff";
+    dot(context, x, y, 6.5);
+    context.fillStyle = colours.input;
+    dot(context, x, y, 4.5);
+  }
+
+  function paintOutput(context, self) {
+    const box = drawPicture(context, self, output.canvas, ...half());
+    context.strokeStyle = colours.output;
+    context.lineWidth = 3;
+    context.strokeRect(box[0] - 1.5, box[1] - 1.5, box[2] + 3, box[3] + 3);
+  }
+
+  const dot = (context, x, y, radius) => {
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.fill();
+  };
+
+  // --- The grid's handles ---
+
+  const [xTip, yTip, origin] = [
+    ["x", 0, "Tip of the grid's x axis"],
+    ["y", 1, "Tip of the grid's y axis"],
+    ["o", 2, "Origin of the grid"],
+  ].map(([kind, column, name]) => handle(input, {
+    name,
+    help: "Arrow keys move it, with Shift in larger steps",
+    kind: `axis ${kind}`,
+    start: () => { dragging = true; },
+    end: () => { dragging = false; refit(); },
+    moved(x, y) {
+      const [px, py] = gather(x, y);
+      const shift = column < 2 ? theta.map((row) => row[2]) : [0, 0];
+      setColumn(column, px - shift[0], py - shift[1]);
+    },
+    nudged(dx, dy) {
+      setColumn(column, theta[0][column] + dx * 0.02, theta[1][column] + dy * 0.02);
+    },
+  }));
+
+  // To a hundredth, like the sliders: a number that a reader can write down.
+  const round = (value) => Math.round(Math.min(Math.max(value, -20), 20) * 100) / 100;
+
+  function setColumn(column, x, y) {
+    glideTheta.stop();
+    const next = theta.map((row) => [...row]);
+    [next[0][column], next[1][column]] = [round(x), round(y)];
+    edit(next);
+  }
+
+  // --- The picked pixel ---
+
+  const looked = () => source(theta, pick.column, pick.row, picture);
+
+  const pixel = handle(result, {
+    name: "Pixel of the output",
+    help: "Arrow keys pick another, with Shift in larger steps",
+    kind: "pixel",
+    jump: true,
+    moved: (x, y) => pickAt(...gather(x, y)),
+    nudged: (dx, dy) => setPick(pick.column + dx, pick.row + dy),
+  });
+
+  function setPick(column, row) {
+    const within = (value, count) => Math.min(Math.max(value, 0), count - 1);
+    pick = { column: within(column, picture.width), row: within(row, picture.height) };
+    model.set("pixel", [pick.column, pick.row]);
+    model.save_changes();
+    draw();
+    announce(lookSentence());
+  }
+
+  const pickAt = (x, y) => setPick(
+    Math.floor((x + 1) / 2 * picture.width), Math.floor((y + 1) / 2 * picture.height));
+
+  let pressed = false;
+  result.canvas.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    pressed = true;
+    result.canvas.setPointerCapture(event.pointerId);
+    pickAt(...gather(...result.locate(event)));
+  });
+  result.canvas.addEventListener("pointermove", (event) => {
+    if (pressed) pickAt(...gather(...result.locate(event)));
+  });
+  result.canvas.addEventListener("lostpointercapture", () => { pressed = false; });
+
+  function lookSentence() {
+    const { pixel: [x, y] } = looked();
+    return `Output pixel ${pick.column}, ${pick.row} reads the input at ${number(x)}, ${number(y)}.`;
+  }
+
+  // --- The magnifying glass: the source point among its four neighbours ---
+
+  const loupe = plane("The source point among its four neighbours, enlarged", paintLoupe, {
+    x: 0, y: 0, reach: 2.1,
+  });
+
+  function paintLoupe(context, self) {
+    const [px, py] = looked().pixel;
+    const unit = self.scale;
+    const corner = (column, row) => self.place(column - px - 0.5, row - py - 0.5);
+    const first = [Math.floor(px - self.view.reach), Math.floor(py - self.view.reach)];
+    const near = taps([px, py]);
+    context.font = `600 ${Math.max(10, unit * 0.2)}px system-ui, sans-serif`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
+    if (Math.abs(px) > 1e6 || Math.abs(py) > 1e6 || Number.isNaN(px + py)) return;
+    for (let row = first[1]; row <= first[1] + 6; row++) {
+      for (let column = first[0]; column <= first[0] + 6; column++) {
+        const [left, top] = corner(column, row);
+        context.fillStyle = isInside(column, row) ? css(read(picture, column, row)) : "#000";
+        context.fillRect(left, top, unit + 0.5, unit + 0.5);
+        if (!isInside(column, row)) {
+          context.strokeStyle = "rgba(255, 255, 255, 0.25)";
+          context.lineWidth = 1;
+          context.beginPath();
+          context.moveTo(left, top + unit);
+          context.lineTo(left + unit, top);
+          context.stroke();
+        }
+      }
+    }
+    context.strokeStyle = "rgba(128, 128, 128, 0.55)";
+    context.lineWidth = 1;
+    for (let k = 0; k <= 6; k++) {
+      const [left, top] = corner(first[0] + k, first[1] + k);
+      context.beginPath();
+      context.moveTo(left, 0);
+      context.lineTo(left, self.size);
+      context.moveTo(0, top);
+      context.lineTo(self.size, top);
+      context.stroke();
+    }
+    // A pixel-sized square about the point: its share of each pixel is that pixel's weight.
+    const [left, top] = self.place(-0.5, -0.5);
+    context.fillStyle = "rgba(255, 255, 255, 0.22)";
+    context.fillRect(left, top, unit, unit);
+    for (const { column, row } of near) {
+      const [x, y] = corner(column, row);
+      stroke(context, colours, colours.input, 1.5, [
+        [x + 1, y + 1], [x + unit - 1, y + 1], [x + unit - 1, y + unit - 1], [x + 1, y + unit - 1],
+      ], true);
+    }
+    stroke(context, colours, colours.output, 2.5,
+      [[left, top], [left + unit, top], [left + unit, top + unit], [left, top + unit]], true);
+    for (const { column, row, weight } of near) {
+      const [x, y] = corner(column, row).map((v) => v + unit / 2);
+      const outward = [Math.sign(column - px || -1), Math.sign(row - py || -1)];
+      label(context, weight.toFixed(2), x + outward[0] * unit * 0.2, y + outward[1] * unit * 0.3);
+    }
+    const [x, y] = self.place(0, 0);
+    context.fillStyle = "#fff";
+    dot(context, x, y, 6);
+    context.fillStyle = colours.input;
+    dot(context, x, y, 4);
+  }
+
+  function label(context, text, x, y) {
+    context.lineWidth = 4;
+    context.lineJoin = "round";
+    context.strokeStyle = "rgba(0, 0, 0, 0.8)";
+    context.strokeText(text, x, y);
+    context.fillStyle = "#fff";
+    context.fillText(text, x, y);
+  }
+
+  const isInside = (column, row) =>
+    column >= 0 && column < picture.width && row >= 0 && row < picture.height;
+
+  const css = (values) => `rgb(${(values.length === 3 ? values : [values[0], values[0], values[0]])
+    .map((value) => Math.round(value)).join(" ")})`;
+
+  const value = (values) => values.map((one) => number(one / 255)).join(" ");
+
+  const equation = h("div", { class: "equation" });
+  const rows = Array.from({ length: 5 }, () => h("tr"));
+  const table = h("table", {},
+    h("caption", { class: "unseen" }, "The four neighbours and their weights"),
+    h("thead", {}, h("tr", {},
+      ...["Pixel", "Weight", "Value"].map((head) => h("th", { scope: "col" }, head)))),
+    h("tbody", {}, ...rows));
+
+  function fillInspector() {
+    if (!inspector.open) return;
+    const { target: [x, y], source: [xs, ys], pixel: [px, py] } = looked();
+    // A product stays on its line; the sum may break at a plus.
+    const product = (entry, rest) => h("span", {}, h("b", {}, bracket(entry)), rest);
+    const sum = ([a, b, t], result, letter) => h("div", {},
+      h("i", {}, letter), h("sup", {}, "s"), " = ",
+      product(a, ` · ${bracket(x)}`), " + ", product(b, ` · ${bracket(y)}`), " + ",
+      product(t, ""), " = ", h("span", {}, number(result)));
+    equation.replaceChildren(
+      h("p", {}, `Output pixel (${pick.column}, ${pick.row}), at `, h("i", {}, "x"),
+        h("sup", {}, "t"), ` = ${number(x)}, `, h("i", {}, "y"), h("sup", {}, "t"),
+        ` = ${number(y)}, reads the input at`),
+      sum(theta[0], xs, "x"), sum(theta[1], ys, "y"),
+      h("p", {}, "in pixels: column ", h("b", {}, number(px)), ", row ", h("b", {}, number(py)),
+        "."));
+    const swatch = (values) => h("span", { class: "swatch", style: `background: ${css(values)}` });
+    taps([px, py]).forEach(({ column, row, weight }, k) => {
+      const values = read(picture, column, row);
+      rows[k].replaceChildren(
+        h("th", { scope: "row" }, `(${number(column, 0)}, ${number(row, 0)})`),
+        h("td", {}, number(weight)),
+        h("td", {}, swatch(values), isInside(column, row) ? value(values) : "outside: 0"));
+    });
+    const total = sampleAt(picture, [px, py]);
+    rows[4].replaceChildren(h("th", { scope: "row" }, "Sum"), h("td", {}, "1.00"),
+      h("td", {}, swatch(total), value(total)));
+  }
+
+  const bracket = (entry) => (entry < 0 && number(entry) !== "0.00"
+    ? `(${number(entry)})` : number(entry));
+
+  const inspector = h("details", { class: "inspector", open: show !== "grid", ontoggle: () => draw() },
+    h("summary", {}, "The picked pixel: where it reads, and what it weighs"),
+    h("div", { class: "columns" },
+      ...(show === "weights"
+        ? [loupe.element, h("div", {}, table, equation)]
+        : [h("div", {}, equation, table), loupe.element])));
+
+  // --- The matrix and what it says ---
+
+  const entries = matrix(theta, {
+    name: "θ",
+    heads: ["xᵗ", "yᵗ", "1"],
+    sides: ["xˢ", "yˢ"],
+    onedit(next) {
+      glideTheta.stop();
+      edit(next);
+    },
+  });
+  const words = h("p", { class: "words" });
+  const facts = h("p", { class: "facts" });
+
+  function areaWords(det) {
+    if (!(Math.abs(det) > 1e-12)) return "no area is left";
+    const factor = 1 / Math.abs(det);
+    const mirrored = det < 0 ? ", mirrored" : "";
+    return number(factor) === "1.00" ? `areas stay as they are${mirrored}`
+      : `areas become ${number(factor)} times as large${mirrored}`;
+  }
+
+  const square = (one) => correctAspect(one, picture.width, picture.height);
+  const same = (a, b) => a.every((row, r) => row.every((v, c) => Math.abs(v - b[r][c]) < 5e-4));
+  const chips = Object.entries(PRESETS).map(([name, make]) =>
+    h("button", { type: "button", class: "chip", onclick: () => goTo(make(square)) }, name));
+  const glideTheta = glide((flat) => edit([flat.slice(0, 3), flat.slice(3)]));
+
+  function goTo(next) {
+    glideTheta(theta.flat(), next.flat(), () => entries.update(theta, true));
+  }
+
+  const first = { theta: theta.map((row) => [...row]), picture: model.get("_picture") };
+  const reset = h("button", {
+    type: "button", class: "chip quiet",
+    onclick() {
+      model.set("_picture", first.picture);
+      model.save_changes();
+      goTo(first.theta);
+    },
+  }, "Reset");
+  const choice = pictureChoice((name) => {
+    const { width, height } = pictures[name];
+    if (pick.column >= width || pick.row >= height) model.set("pixel", null);
+    model.set("_picture", name);
+    model.save_changes();
+    announce(`Picture: ${pictures[name].label}`);
+  });
+
+  // --- All together ---
+
+  function edit(next) {
+    theta = next;
+    model.set("theta", next);
+    model.save_changes();
+    entries.update(theta);
+    announce(sentence());
+    refit();
+    draw();
+  }
+
+  const sentence = () => describe(theta, picture.width, picture.height);
+
+  // Widens the view of the input until the grid is in it; never under the reader's hand.
+  const glideView = glide(([x, y, reach]) => {
+    Object.assign(input.view, { x, y, reach });
+    draw();
+  }, 350);
+  let aim = [0, 0, 1.45];
+  function refit() {
+    if (dragging) return;
+    const ends = [[-1, -1], [1, -1], [1, 1], [-1, 1], [1, 0], [0, 1]]
+      .map((point) => spread(transformPoint(theta, point)));
+    const span = [0, 1].map((axis) => {
+      const all = [-1, 1, ...ends.map((end) => end[axis])];
+      return [Math.min(...all), Math.max(...all)];
+    });
+    const need = Math.max(...span.flat().map(Math.abs));
+    let next = [0, 0, REACHES[0]];
+    if (need > 1.43) {
+      const middle = span.map(([low, high]) => (low + high) / 2);
+      const reach = Math.max(...span.map(([low, high]) => (high - low) / 2)) * 1.08;
+      next = [...middle, REACHES.find((step) => step >= reach) ?? REACHES.at(-1)];
+    }
+    if (next.every((v, k) => Math.abs(v - aim[k]) < 0.02)) return;
+    aim = next;
+    glideView([input.view.x, input.view.y, input.view.reach], next);
+  }
+
+  const draw = frames(paint);
+
+  function paint() {
+    warpInto(output.image.data, picture, theta);
+    output.context.putImageData(output.image, 0, 0);
+    input.draw();
+    result.draw();
+    if (inspector.open) loupe.draw();
+    origin.put(...spread([theta[0][2], theta[1][2]]));
+    xTip.put(...spread(transformPoint(theta, [1, 0])));
+    yTip.put(...spread(transformPoint(theta, [0, 1])));
+    const { target } = looked();
+    pixel.put(...spread(target));
+    drawArrow(target);
+    fillInspector();
+    words.textContent = sentence();
+    const det = determinant(theta);
+    facts.textContent = `det = ${number(det)}: ${areaWords(det)}`;
+    chips.forEach((chip, k) => chip.setAttribute(
+      "aria-pressed", String(same(theta, Object.values(PRESETS)[k](square)))));
+    result.canvas.setAttribute("aria-label", `Output. ${words.textContent}`);
+  }
+
+  // From the output's pixel to the place where it reads: the direction of θ.
+  function drawArrow(target) {
+    const box = stage.getBoundingClientRect();
+    const on = (self, [x, y]) => {
+      const own = self.canvas.getBoundingClientRect();
+      const place = self.place(x, y).map((v) => Math.min(Math.max(v, 0), self.size));
+      return [own.left - box.left + place[0], own.top - box.top + place[1]];
+    };
+    const [x0, y0] = on(result, spread(target));
+    const [x1, y1] = on(input, spread(looked().source));
+    const bend = [(x0 + x1) / 2, (y0 + y1) / 2 - Math.min(36, Math.abs(x0 - x1) / 5)];
+    const angle = Math.atan2(y1 - bend[1], x1 - bend[0]);
+    const back = (distance, side) => `${x1 - distance * Math.cos(angle) + side * Math.sin(angle)} ${
+      y1 - distance * Math.sin(angle) - side * Math.cos(angle)}`;
+    const curve = `M${x0} ${y0} Q${bend[0]} ${bend[1]} ${back(14, 0)}`;
+    halo.setAttribute("d", curve);
+    arrow.setAttribute("d", curve);
+    tip.setAttribute("d", `M${back(6, 0)} L${back(16, 5)} L${back(16, -5)}Z`);
+  }
+
+  const fromModel = () => {
+    const next = model.get("theta");
+    if (next.every((row, r) => row.every((v, c) => v === theta[r][c]))) return;
+    glideTheta.stop();
+    theta = next;
+    entries.update(theta, true);
+    refit();
+    draw();
+  };
+  const onPicture = async () => {
+    pictures = await loadPictures(model.get("_pictures"), pictures);
+    // The kernel says the pictures and the choice in two messages, the pictures first.
+    if (!pictures[model.get("_picture")]) return;
+    setPicture(model.get("_picture"));
+    choice.update(pictures, model.get("_picture"));
+    refit();
+    draw();
+  };
+  const onPixel = () => {
+    takePixel();
+    draw();
+  };
+  model.on("change:theta", fromModel);
+  model.on("change:pixel", onPixel);
+  model.on("change:_picture", onPicture);
+  model.on("change:_pictures", onPicture);
+  onTheme(() => {
+    colours = palette(root);
+    draw();
+  });
+  for (const self of [input, result, loupe]) self.onresize = draw;
+
+  setPicture(model.get("_picture"));
+  choice.update(pictures, model.get("_picture"));
+  const controls = [
+    entries.element,
+    // Below the sliders: words that take another line must not move them under the reader's hand.
+    h("div", { class: "told" }, words, facts),
+    h("div", { class: "bar" },
+      h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips),
+      choice.element, reset),
+  ];
+  root.append(stage, ...(show === "grid" ? [...controls, inspector] : [inspector, ...controls]));
+  colours = palette(root);
+  refit();
+  draw();
+  return () => {
+    model.off("change:theta", fromModel);
+    model.off("change:pixel", onPixel);
+    model.off("change:_picture", onPicture);
+    model.off("change:_pictures", onPicture);
+    glideTheta.stop();
+    glideView.stop();
+    for (const self of [input, result, loupe]) self.stop();
+  };
+});

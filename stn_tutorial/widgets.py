@@ -1,0 +1,500 @@
+r"""Explorables: pictures that answer to sliders, in a notebook and in the book's static pages.
+
+Each is an `anywidget` whose front end is one ES module (the files in `static/`, joined when this
+module is imported). Shown by a notebook's cell it leaves two things in the cell's output: the live
+widget, and HTML that stands for it where no kernel runs. The book's Sphinx extension brings that
+HTML to life; GitHub, and a browser without JavaScript, show the picture in it.
+
+Pictures are kept and shown as 8-bit values; the front end computes in double precision.
+"""
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import torch
+import traitlets
+from PIL import Image, ImageDraw
+
+from stn_tutorial._bundle import bundle
+from stn_tutorial.affine import transform_points
+from stn_tutorial.data import letter_f, photograph
+from stn_tutorial.grids import affine_grid
+from stn_tutorial.sampling import sample
+from stn_tutorial.viz import GRID, INPUT, OUTPUT
+
+__all__ = ["ThetaExplorer", "describe"]
+
+Picture = str | Path | np.ndarray | torch.Tensor
+
+SIDE = 128
+"""Side of the embedded pictures: what a page can carry and a frame can warp."""
+
+LARGEST = 256
+"""Longest side of a picture that is given; a larger one is shrunk."""
+
+SHOWS = ("grid", "point", "weights")
+
+
+# --- θ in words ---
+
+
+def describe(theta: Sequence[Sequence[float]], size: Sequence[int] = (1, 1)) -> str:
+    """Say in words what θ does to a picture, as it is seen on the screen.
+
+    Scale, slant, turn and shift, in this order, from the same factors as `affine.decompose`; of a
+    mirrored picture, the mirror that leaves the smaller turn.
+
+    Args:
+        theta: 2×3 numbers, normalised, output to input.
+        size: (H, W) of the picture; only its proportions matter.
+    """
+    (a, b, tx), (c, d, ty) = theta
+    det = a * d - b * c
+    if not abs(det) > 2**-52 * (abs(a * d) + abs(b * c)):
+        if a == b == c == d == 0:
+            return "Every output pixel reads one and the same point of the input."
+        return "Every output pixel reads from one line of the input: this map has no inverse."
+    right = -(d * tx - b * ty) / det
+    down = -(a * ty - c * tx) / det
+    # As it is seen: a normalised unit is W/2 pixels wide and H/2 pixels high.
+    height, width = size
+    b, c = b * width / height, c * height / width
+    det = a * d - b * c
+    p, q, r, s = d / det, -b / det, -c / det, a / det
+    parts = []
+    if p * s - q * r < 0:
+        if p < -1e-9:
+            p, r = -p, -r
+            parts.append("mirrored left to right")
+        else:
+            q, s = -q, -s
+            parts.append("mirrored top to bottom")
+    sx = math.hypot(p, r)
+    sy = (p * s - q * r) / sx
+    slant = (p * q + r * s) / sx / sy
+    degrees = math.degrees(math.atan2(-r, p))
+    side = "bottom to the right" if slant > 0 else "bottom to the left"
+    if abs(q) < 1e-9 and p > 0 and s > 0:
+        # A downward slant alone, which would otherwise be told as a turn and two more changes.
+        sx, sy, slant, degrees = p, s, r / p, 0.0
+        side = "right side down" if slant > 0 else "right side up"
+    wide, high = _fixed(sx), _fixed(sy)
+    if wide == high != "1":
+        parts.append(f"made {_times(wide)} as large")
+    elif wide != high:
+        sides = [f"{_times(wide)} as wide"] * (wide != "1")
+        sides += [f"{_times(high)} as high"] * (high != "1")
+        parts.append("made " + " and ".join(sides))
+    if _fixed(slant) != "0":
+        parts.append(f"slanted by {_fixed(slant)} ({side})")
+    turn = _fixed(degrees, 1)
+    if turn == "180":
+        parts.append("turned 180°")
+    elif turn != "0":
+        parts.append(f"turned {turn}° {'counter-clockwise' if degrees > 0 else 'clockwise'}")
+    moves = []
+    if _fixed(right) != "0":
+        moves.append(f"{'right' if right > 0 else 'left'} by {_fixed(right)}")
+    if _fixed(down) != "0":
+        moves.append(f"{'down' if down > 0 else 'up'} by {_fixed(down)}")
+    if moves:
+        parts.append("moved " + " and ".join(moves))
+    if not parts:
+        return "The picture stays as it is."
+    *most, last = parts
+    return f"The picture is {', '.join(most)}{' and ' if most else ''}{last}."
+
+
+def _fixed(value: float, places: int = 2) -> str:
+    """The size of a number without its sign: halves away from zero, as JavaScript rounds."""
+    size = abs(value)
+    if size >= 1e21:
+        return repr(size)
+    text = str(Decimal(size).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP))
+    return text.rstrip("0").rstrip(".")
+
+
+def _times(factor: str) -> str:
+    words = {"2": "twice", "0.5": "half", "0.33": "a third", "0.25": "a quarter"}
+    return words.get(factor, f"{factor} times")
+
+
+# --- Pictures ---
+
+
+def _digit() -> Image.Image:
+    """A 5 drawn with a round pen, white on black: it shows turns and flips, as handwriting does."""
+    angle = np.radians(np.linspace(-138, 150, 40))
+    bowl = np.stack([0.4 * np.cos(angle), 0.22 + 0.4 * np.sin(angle)], axis=1)
+    line = np.concatenate([[[0.42, -0.62], [-0.22, -0.62]], bowl])
+    place = (2 * np.arange(SIDE) + 1) / SIDE - 1
+    point = np.stack(np.meshgrid(place, place), axis=-1)[:, :, None]
+    start, end = line[:-1], line[1:]
+    way = end - start
+    along = ((point - start) * way).sum(-1) / (way**2).sum(-1)
+    nearest = start + np.clip(along, 0, 1)[..., None] * way
+    distance = np.linalg.norm(point - nearest, axis=-1).min(-1)
+    ink = np.clip((0.11 - distance) * SIDE / 2 + 0.5, 0, 1)
+    return Image.fromarray((ink * 255).round().astype(np.uint8))
+
+
+def _photograph(name: str) -> Image.Image:
+    # Shrunk by Pillow, in whole numbers, rather than by PyTorch: the same bytes on every machine,
+    # or a chapter's committed output would not be reproduced.
+    whole = _to_image(photograph(name, (427, 427)), largest=427)
+    return whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+# Built when asked for: opening the photographs takes a moment.
+_EMBEDDED: dict[str, tuple[str, Callable[[], Image.Image]]] = {
+    "temple": ("photograph of a temple", lambda: _photograph("temple")),
+    "flower": ("photograph of a flower", lambda: _photograph("flower")),
+    "F": ("letter F", lambda: _to_image(letter_f((SIDE, SIDE)))),
+    "digit": ("handwritten 5", _digit),
+}
+
+
+def _to_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
+    """Turn a picture of any accepted kind into an 8-bit image, grey or RGB."""
+    if isinstance(picture, str | Path):
+        path = Path(picture)
+        if not path.is_file():
+            raise ValueError(
+                f"picture must be one of {', '.join(_EMBEDDED)}, or a picture file's path, "
+                f"but {str(picture)!r} was given"
+            )
+        with Image.open(path) as opened:
+            image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    else:
+        image = Image.fromarray(_to_array(picture))
+    if max(image.size) > largest:
+        image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    return image
+
+
+def _to_array(picture: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Turn an array or a tensor into uint8 of shape (H, W) or (H, W, 3)."""
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu()
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(
+            "picture must be a name, a path, a NumPy array or a tensor, "
+            f"but a {type(picture).__name__} was given"
+        )
+    shape = picture.shape
+    if picture.ndim == 4 and shape[0] == 1:
+        picture = picture[0]
+    if picture.ndim == 3 and picture.shape[2] not in (1, 3) and picture.shape[0] in (1, 3):
+        picture = picture.transpose(1, 2, 0)
+    if picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[:, :, 0]
+    if picture.size == 0 or not (
+        picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
+    ):
+        raise ValueError(
+            "picture must have shape (H, W), (H, W, 3), (3, H, W) or (1, C, H, W) with C = 1 or 3, "
+            f"but shape {shape} was given"
+        )
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    if picture.dtype == bool:
+        return picture.astype(np.uint8) * 255
+    if not np.issubdtype(picture.dtype, np.floating):
+        raise TypeError(f"picture must be floating, uint8 or bool, but {picture.dtype} was given")
+    if not (picture.min() >= 0 and picture.max() <= 1):
+        raise ValueError(
+            "a floating picture must have values in [0, 1], "
+            f"but values from {picture.min():g} to {picture.max():g} were given"
+        )
+    return (picture.astype(np.float64) * 255).round().astype(np.uint8)
+
+
+def _data_uri(image: Image.Image, form: str = "PNG", **options: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, form, optimize=True, **options)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{form.lower()};base64,{data}"
+
+
+@cache
+def embedded_image(name: str) -> Image.Image:
+    """Return an embedded picture by name, 128×128."""
+    return _EMBEDDED[name][1]()
+
+
+@cache
+def embedded_pictures() -> dict[str, dict[str, str]]:
+    """Return what a front end needs of the embedded pictures: name → label and data URI.
+
+    Photographs as JPEG: a fifth of their PNGs' size, and each page that shows one carries it.
+    """
+    pictures = {}
+    for name, (label, _) in _EMBEDDED.items():
+        image = embedded_image(name)
+        photo = image.mode == "RGB"
+        src = _data_uri(image, "JPEG", quality=80) if photo else _data_uri(image)
+        pictures[name] = {"label": label[0].upper() + label[1:], "src": src}
+    return pictures
+
+
+# --- The picture that stands where nothing moves ---
+
+
+def _still(image: Image.Image, theta: Sequence[Sequence[float]]) -> Image.Image:
+    """Draw the input with the sampling grid over it, and the output beside it."""
+    array = np.asarray(image.convert("RGB"))
+    height, width = array.shape[:2]
+    # In float64: a rounding that differs between machines would change the picture's bytes.
+    U = torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double()
+    matrix = torch.tensor([theta], dtype=torch.float64)
+    V = sample(U, affine_grid(matrix, (height, width)))[0].permute(1, 2, 0)
+    output = Image.fromarray(V.round().clamp(0, 255).to(torch.uint8).numpy())
+
+    half = np.array([width, height]) / max(width, height)
+    corners = torch.tensor([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]], dtype=torch.float64)
+    ends = transform_points(matrix, corners)[0].numpy() * half
+    low, high = np.minimum(ends.min(0), -half), np.maximum(ends.max(0), half)
+    middle, reach = (low + high) / 2, max(1.45, (high - low).max() / 2 * 1.05)
+    if reach == 1.45:
+        middle = np.zeros(2)
+    scale, fine = 66, 3  # pixels in a unit; drawn three times as large, then shrunk: smooth lines
+    left_side, right_side = round(2 * 1.45 * scale), round(2 * 1.12 * scale)
+    canvas = Image.new("RGB", ((left_side + right_side) * fine, left_side * fine), "white")
+    draw = ImageDraw.Draw(canvas)
+
+    def panel(picture: Image.Image, centre: np.ndarray, unit: float, colour: str) -> None:
+        corner, opposite = (centre - half * unit).round(), (centre + half * unit).round()
+        side = np.maximum(opposite - corner, 1).astype(int)
+        canvas.paste(
+            picture.resize(tuple(side.tolist()), Image.Resampling.BICUBIC),
+            tuple(corner.astype(int).tolist()),
+        )
+        draw.rectangle([*(corner - 6), *(opposite + 6)], outline=colour, width=7)
+
+    unit = left_side * fine / 2 / reach
+    centre = np.full(2, left_side * fine / 2) - middle * unit
+    panel(image.convert("RGB"), centre, unit, INPUT)
+    right = np.array([left_side + right_side / 2, left_side / 2]) * fine
+    panel(output, right, scale * fine, OUTPUT)
+    steps = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    lines = [torch.stack([k.expand(2), steps[[0, -1]]], 1) for k in steps[1:-1]]
+    lines += [line.flip(1) for line in lines]
+    rim = [corners[[k, (k + 1) % 4]] for k in range(4)]
+    for colour, weight, segments in ((GRID, 4, lines), (OUTPUT, 7, rim)):
+        for segment in segments:
+            places = transform_points(matrix, segment)[0].numpy() * half * unit + centre
+            flat = places.ravel().clip(-1e5, 1e5).tolist()
+            draw.line(flat, fill="white", width=weight + 5)
+            draw.line(flat, fill=colour, width=weight)
+    return canvas.resize((canvas.width // fine, canvas.height // fine), Image.Resampling.BOX)
+
+
+# --- The explorables ---
+
+
+class _Explorable(anywidget.AnyWidget):
+    """What all explorables share: a stable text, and HTML for where no kernel runs."""
+
+    _kind: str
+
+    def _state(self) -> dict[str, Any]:
+        """What a page needs to know to show this, as JSON."""
+        raise NotImplementedError
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        """A picture that stands for this, and its text."""
+        raise NotImplementedError
+
+    def to_html(self) -> str:
+        """Return HTML that a static page of the book brings to life; elsewhere, a picture."""
+        image, alt = self._fallback()
+        state = json.dumps({"kind": self._kind, **self._state()}, ensure_ascii=False)
+        src = _data_uri(image, "JPEG", quality=62)
+        return (
+            f'<div class="stn-explorable" data-stn-widget="{html.escape(state)}">'
+            f'<img alt="{html.escape(alt)}" src="{src}" width="{image.width}" '
+            f'height="{image.height}"></div>'
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        # Colab reads the metadata; everything else that is kept here is the widget's view.
+        data, metadata = bundle
+        return {**data, "text/plain": repr(self), "text/html": self.to_html()}, metadata
+
+
+def _rows(theta: Any) -> list[list[float]]:
+    """Turn what was given as θ into 2×3 floats; raise `TraitError` when it is something else."""
+    if isinstance(theta, torch.Tensor):
+        theta = theta.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(theta, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = None
+    if array is not None and array.shape == (1, 2, 3):
+        array = array[0]
+    if array is None or array.shape != (2, 3):
+        given = f"shape {array.shape}" if array is not None and array.ndim else repr(theta)
+        raise traitlets.TraitError(
+            f"theta must be 2×3 numbers, or a tensor of shape (1, 2, 3), but {given} was given"
+        )
+    if not np.isfinite(array).all():
+        raise traitlets.TraitError(f"theta must be finite, but {array.tolist()} was given")
+    # Adding zero turns −0 into 0.
+    return (array + 0.0).tolist()
+
+
+class _Theta(traitlets.TraitType):
+    """A trait that holds θ as lists, whatever it was given as: lists travel as JSON."""
+
+    default_value = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]  # noqa: RUF012 (never changed in place)
+
+    def validate(self, obj: Any, value: Any) -> list[list[float]]:
+        return _rows(value)
+
+
+def _six(rows: list[list[float]]) -> list[list[float]]:
+    """θ to six digits: the same on every machine, whatever its last bits."""
+    return [[float(f"{value:.6g}") for value in row] for row in rows]
+
+
+class ThetaExplorer(_Explorable):
+    """Six sliders, the matrix θ, that move a picture.
+
+    θ maps output to input, in normalised coordinates: the grid drawn over the input shows where
+    each output pixel reads. Its origin and the tips of its axes can be dragged; a pixel picked in
+    the output shows which four input pixels it reads, and their weights.
+
+    Show it by ending a cell with it. `theta` follows the sliders, and moves them when it is set, to
+    a list, an array or a tensor of shape (2, 3) or (1, 2, 3). To link a slider of ipywidgets::
+
+        explorer = ThetaExplorer("F")
+        angle = FloatSlider(min=-180, max=180, description="degrees")
+        angle.observe(lambda change: setattr(explorer, "theta", rotation(change.new)), "value")
+        display(angle, explorer)
+
+    Args:
+        picture: `"temple"`, `"flower"`, `"F"` or `"digit"`; a picture file's path; an array of
+            shape (H, W), (H, W, 3) or (3, H, W), or a tensor of shape (1, C, H, W), floating in
+            [0, 1], uint8 or bool. A longest side above 256 pixels is shrunk to 256.
+        theta: 2×3 numbers; the identity when left out.
+        pixel: (column, row) of the output pixel that is picked at first; one to the upper right
+            of the middle when left out.
+        show: what is open at first: `"grid"`, the matrix; `"point"`, also where the picked output
+            pixel reads; `"weights"`, the four neighbours and their weights first.
+
+    Raises:
+        TypeError: picture is of another type or dtype.
+        ValueError: no such picture, or a wrong shape or values out of range.
+        traitlets.TraitError: theta is not 2×3 finite numbers, pixel lies outside the picture, or
+            show is none of the three.
+    """
+
+    _kind = "theta"
+    _esm = bundle("theta")
+
+    theta = _Theta().tag(sync=True)
+    """θ as a list of two lists of three floats."""
+    pixel = traitlets.Any(None, allow_none=True).tag(sync=True)
+    """The picked output pixel as [column, row]; None until one was picked."""
+    show = traitlets.Enum(SHOWS, "grid").tag(sync=True)
+    _picture = traitlets.Unicode().tag(sync=True)
+    _pictures = traitlets.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        picture: Picture = "temple",
+        theta: Any = ((1, 0, 0), (0, 1, 0)),
+        *,
+        pixel: Sequence[int] | None = None,
+        show: str = "grid",
+        **kwargs: Any,
+    ) -> None:
+        self._given: Image.Image | None = None
+        name, pictures = self._take(picture)
+        super().__init__(theta=theta, show=show, _picture=name, _pictures=pictures, **kwargs)
+        self.pixel = pixel  # checked against the picture, which is known by now
+
+    def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
+        if isinstance(picture, str) and picture in _EMBEDDED:
+            return picture, self._pictures or embedded_pictures()
+        self._given = _to_image(picture)
+        own = {"label": "Your picture", "src": _data_uri(self._given)}
+        return "yours", {**embedded_pictures(), "yours": own}
+
+    @traitlets.validate("pixel")
+    def _validate_pixel(self, proposal: dict[str, Any]) -> list[int] | None:
+        pixel = proposal["value"]
+        if pixel is None:
+            return None
+        width, height = self.image.size
+        whole = isinstance(pixel, Sequence) and all(isinstance(one, int) for one in pixel)
+        if not (whole and len(pixel) == 2 and 0 <= pixel[0] < width and 0 <= pixel[1] < height):
+            raise traitlets.TraitError(
+                f"pixel must be (column, row) within {width} columns and {height} rows, "
+                f"but {pixel!r} was given"
+            )
+        return list(pixel)
+
+    @property
+    def picture(self) -> str:
+        """The name of the picture that is shown, `"yours"` for one that was given; settable."""
+        return self._picture
+
+    @picture.setter
+    def picture(self, picture: Picture) -> None:
+        name, pictures = self._take(picture)
+        # Before the name: the front end looks it up among them.
+        self._pictures = pictures
+        self._picture = name
+        if self.pixel and any(p >= n for p, n in zip(self.pixel, self.image.size, strict=True)):
+            self.pixel = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture that is shown, as a PIL image of 8-bit values."""
+        return self._given if self._picture == "yours" else embedded_image(self._picture)
+
+    def describe(self) -> str:
+        """Say in words what θ does to the picture."""
+        return describe(_six(self.theta), self.image.size[::-1])
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        rows = ", ".join("[" + ", ".join(f"{v:g}" for v in row) + "]" for row in _six(self.theta))
+        pixel = "" if self.pixel is None else f", pixel={tuple(self.pixel)}"
+        return (
+            f"ThetaExplorer(picture={self._picture!r}, theta=[{rows}]{pixel}, show={self.show!r})"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"theta": _six(self.theta), "show": self.show}
+        state |= {"pixel": self.pixel, "_picture": self._picture}
+        if self._picture == "yours":
+            state["_pictures"] = {"yours": self._pictures["yours"]}
+        return state
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        label = _EMBEDDED[self._picture][0] if self._picture != "yours" else "picture"
+        text = (
+            f"Left, the input, a {label}, with the sampling grid over it; right, the output. "
+            f"{self.describe()}"
+        )
+        return _still(self.image, _six(self.theta)), text
+
+
+EXPLORABLES: dict[str, type[_Explorable]] = {one._kind: one for one in (ThetaExplorer,)}
+"""By the name that a page calls them: what the book's directive takes."""

@@ -1,0 +1,445 @@
+"""The explorables in a real browser: every way of moving them, on either theme, asking nobody.
+
+A small book of two pages, built as the real one is, stands for all pages. Without a Chromium these
+tests are skipped, and say so.
+"""
+
+import functools
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+from stn_tutorial.widgets import ThetaExplorer
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+# The theme reports its own doings in the console, under these names.
+THEME = ("[PST]", "[togglebutton]")
+
+WELCOME = """# A welcome page
+
+```{explorable} theta
+```
+
+```{explorable} theta
+:picture: F
+:theta: 0.5 0 0.25, 0 0.5 0
+:show: point
+```
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A book with a Markdown page, a chapter, and a page without any explorable."""
+    source = tmp_path_factory.mktemp("book")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    config["sphinx"]["local_extensions"] = dict.fromkeys(
+        config["sphinx"]["local_extensions"], str(ROOT / "book" / "_ext")
+    )
+    for key in ("logo", "favicon"):
+        for part in (config, config["html"]):
+            if key in part:
+                part[key] = str(ROOT / part[key])
+    (source / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    toc = {
+        "format": "jb-book", "root": "welcome", "chapters": [{"file": "chapter"}, {"file": "plain"}]
+    }  # fmt: skip
+    (source / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
+    (source / "welcome.md").write_text(WELCOME, encoding="utf-8")
+    (source / "plain.md").write_text("# A page without\n\nNothing here.\n", encoding="utf-8")
+    rng = np.random.default_rng(0)
+    shown = [
+        ThetaExplorer("F", [[0, -1, 0], [1, 0, 0]], show="weights"),
+        ThetaExplorer(rng.random((5, 9, 3)), pixel=(6, 1), show="point"),
+    ]
+    cells = [nbformat.v4.new_markdown_cell("# A chapter")]
+    for number, widget in enumerate(shown, start=1):
+        data, metadata = widget._repr_mimebundle_()
+        output = nbformat.v4.new_output(
+            "execute_result", data, metadata=metadata, execution_count=number
+        )
+        cell = nbformat.v4.new_code_cell("explorer", execution_count=number, outputs=[output])
+        cells.append(cell)
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata.language_info = {"name": "python"}
+    nbformat.write(notebook, source / "chapter.ipynb")
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "-W", "-n"]
+    built = subprocess.run([*command, "--keep-going"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return source / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(site):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=site)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def tab(chromium, site, served):
+    """Open a page; when the test ends, nothing may have been said or asked of another host."""
+    contexts, noise = [], []
+
+    def open_page(page="welcome", scheme="http", **options):
+        options = {"viewport": {"width": 1000, "height": 1200}, **options}
+        context = chromium.new_context(service_workers="block", **options)
+        contexts.append(context)
+        opened = context.new_page()
+        opened.on(
+            "console", lambda m: m.text.startswith(THEME) or noise.append((m.text, m.location))
+        )
+        opened.on("pageerror", lambda error: noise.append(str(error)))
+
+        def only_here(route):
+            if not route.request.url.startswith((served, "file:", "data:", "blob:")):
+                noise.append(route.request.url)
+            route.continue_()
+
+        opened.route("**/*", only_here)
+        base = served if scheme == "http" else site.as_uri()
+        opened.goto(f"{base}/{page}.html", wait_until="load")
+        if options.get("java_script_enabled", True) and page != "plain":
+            expect(opened.locator("[data-stn-ready]")).to_have_count(2)
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert noise == []
+
+
+def entries(explorable):
+    """θ as the six number fields show it."""
+    fields = explorable.locator("input[type=number]")
+    return [float(value) for value in fields.evaluate_all("all => all.map(one => one.value)")]
+
+
+def pixels(explorable):
+    """What the two canvases show."""
+    return explorable.locator(".stage canvas").evaluate_all(
+        "all => all.map(canvas => canvas.toDataURL())"
+    )
+
+
+def settled(explorable, *theta):
+    """Wait until the six fields show θ, and the canvases too."""
+    expect(explorable.locator("input[type=number]").nth(5)).to_have_value(f"{theta[5]:g}")
+    for k in range(6):
+        expect(explorable.locator("input[type=number]").nth(k)).to_have_value(f"{theta[k]:g}")
+    explorable.page.wait_for_timeout(600)
+
+
+def centre(element):
+    box = element.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_presets_move_the_picture(tab, scheme):
+    one = tab(scheme=scheme).locator(".stn-explorable").first
+    before = pixels(one)
+    one.get_by_role("button", name="Shrink and shift").click()
+    settled(one, 4, 0, -2, 0, 4, 0)
+    assert all(a != b for a, b in zip(before, pixels(one), strict=True))
+    expect(one.locator(".words")).to_have_text(
+        "The picture is made a quarter as large and moved right by 0.5."
+    )
+    expect(one.locator(".facts")).to_contain_text("det = 16.00")
+    one.get_by_role("button", name="Reset").click()
+    settled(one, 1, 0, 0, 0, 1, 0)
+    assert pixels(one) == before
+
+
+def test_each_preset_says_what_it_does(tab):
+    one = tab(reduced_motion="reduce").locator(".stn-explorable").first
+    for name, words in {
+        "Rotation": "turned 30° counter-clockwise",
+        "Zoom": "made twice as large",
+        "Crop": "made 2.22 times as large and moved right by 0.33 and down by 0.78",
+        "Shear": "slanted by 0.5 (bottom to the right)",
+        "Reflection": "mirrored left to right",
+    }.items():
+        button = one.get_by_role("button", name=name)
+        button.click()
+        expect(one.locator(".words")).to_have_text(f"The picture is {words}.")
+        expect(button).to_have_attribute("aria-pressed", "true")
+    one.get_by_role("button", name="Identity").click()
+    expect(one.locator(".words")).to_have_text("The picture stays as it is.")
+
+
+def test_slider_by_mouse_and_by_key(tab):
+    page = tab()
+    one = page.locator(".stn-explorable").first
+    slider = one.get_by_role("slider", name="θ, row 1, column 2")
+    slider.scroll_into_view_if_needed()
+    before = pixels(one)
+    x, y = centre(slider)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y, steps=4)
+    page.mouse.up()
+    moved = entries(one)[1]
+    assert 0.2 < moved < 1.2
+    page.wait_for_timeout(500)
+    assert pixels(one) != before
+    slider.press("ArrowLeft")
+    slider.press("ArrowLeft")
+    assert entries(one)[1] == pytest.approx(moved - 0.02)
+    assert page.url.endswith("welcome.html")  # the theme turns pages with the arrow keys
+
+
+def test_number_entry_and_its_errors(tab):
+    one = tab().locator(".stn-explorable").first
+    field = one.get_by_role("spinbutton", name="θ, row 2, column 3, as a number")
+    field.fill("-0.75")
+    settled(one, 1, 0, 0, 0, 1, -0.75)
+    expect(one.locator(".words")).to_have_text("The picture is moved down by 0.75.")
+    slider = one.get_by_role("slider", name="θ, row 2, column 3")
+    expect(slider).to_have_value("-0.75")
+    field.fill("")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    field.press("Tab")
+    expect(field).to_have_value("-0.75")
+    expect(field).to_have_attribute("aria-invalid", "false")
+    field.fill("5")
+    expect(slider).to_have_attribute("max", "8")
+
+
+@pytest.mark.parametrize(
+    ("name", "theta"),
+    [
+        ("Origin", [1, 0, 0.5, 0, 1, -0.25]),
+        ("Tip of the grid's x axis", [1.5, 0, 0, -0.25, 1, 0]),
+        ("Tip of the grid's y axis", [1, 0.5, 0, 0, 0.75, 0]),
+    ],
+)
+def test_handles_by_mouse_and_by_key(tab, name, theta):
+    page = tab()
+    one = page.locator(".stn-explorable").first
+    grip = one.get_by_role("button", name=name)
+    grip.scroll_into_view_if_needed()
+    unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.45
+    x, y = centre(grip)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.5 * unit, y - 0.25 * unit, steps=5)
+    page.mouse.up()
+    assert entries(one) == pytest.approx(theta, abs=0.02)
+    before = entries(one)
+    page.wait_for_timeout(500)
+    grip.press("ArrowRight")
+    grip.press("Shift+ArrowDown")
+    column = {"O": 2, "x": 0, "y": 1}["O" if name == "Origin" else name[-6]]
+    expected = list(before)
+    expected[column] += 0.02
+    expected[column + 3] += 0.2
+    assert entries(one) == pytest.approx(expected, abs=0.011)
+
+
+def test_picked_pixel_by_mouse_and_by_key(tab):
+    page = tab("chapter")
+    one = page.locator(".stn-explorable").first  # F, turned by a quarter, weights shown
+    output = one.locator(".output canvas")
+    output.scroll_into_view_if_needed()
+    box = output.bounding_box()
+    unit = box["width"] / 2 / 1.12
+    at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(at[0] + 0.5 * unit, at[1] - 0.3 * unit)
+    pick = one.get_by_role("button", name="Pixel of the output")
+    inspector = one.locator(".inspector")
+    expect(inspector).to_contain_text("Output pixel (96, 44)")
+    expect(inspector).to_contain_text("column 83.00, row 96.00")  # x reads −y, y reads x
+    pick.press("ArrowDown")
+    expect(inspector).to_contain_text("Output pixel (96, 45)")
+    expect(inspector).to_contain_text("column 82.00, row 96.00")
+    page.mouse.move(*centre(pick))
+    page.mouse.down()
+    page.mouse.move(at[0] - 0.5 * unit, at[1] + 0.5 * unit, steps=5)
+    page.mouse.up()
+    expect(inspector).to_contain_text("Output pixel (32, 96)")
+
+
+def test_weights_are_those_of_the_point(tab):
+    page = tab("chapter", reduced_motion="reduce")
+    one = page.locator(".stn-explorable").nth(1)  # 5 × 9 pixels, colour
+    for name, value in (("row 1, column 3", "0.05"), ("row 2, column 3", "-0.1")):
+        one.get_by_role("spinbutton", name=f"θ, {name}, as a number").fill(value)
+    # Output pixel (6, 1): 6 + 0.05 · 9/2 = 6.225, 1 − 0.1 · 5/2 = 0.75.
+    expect(one.locator(".inspector")).to_contain_text("column 6.22, row 0.75")
+    rows = one.locator("tbody tr").all_inner_texts()
+    found = [re.match(r"\((\d+), (\d+)\)\s+([\d.]+)", row).groups() for row in rows[:4]]
+    assert found == [
+        ("6", "0", "0.19"), ("7", "0", "0.06"), ("6", "1", "0.58"), ("7", "1", "0.17")
+    ]  # fmt: skip
+
+
+def test_choice_of_picture(tab):
+    one = tab().locator(".stn-explorable").first
+    before = pixels(one)
+    one.get_by_role("radio", name="Handwritten 5").check(force=True)
+    one.page.wait_for_timeout(300)
+    assert all(a != b for a, b in zip(before, pixels(one), strict=True))
+
+
+def test_touch_moves_a_handle(tab):
+    page = tab(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    one = page.locator(".stn-explorable").first
+    one.get_by_role("button", name="Zoom").tap()
+    settled(one, 0.5, 0, 0, 0, 0.5, 0)
+    grip = one.get_by_role("button", name="Origin")
+    grip.scroll_into_view_if_needed()
+    x, y = centre(grip)
+    unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.45
+    touch = page.context.new_cdp_session(page)
+
+    def send(kind, *points):
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": list(points)})
+
+    send("touchStart", {"x": x, "y": y})
+    for k in range(1, 6):
+        send("touchMove", {"x": x + 0.1 * k * unit, "y": y + 0.1 * k * unit})
+    send("touchEnd")
+    assert entries(one) == pytest.approx([0.5, 0, 0.5, 0, 0.5, 0.5], abs=0.03)
+
+
+@pytest.mark.parametrize("page", ["welcome", "chapter"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1000])
+def test_axe_finds_nothing_serious(tab, page, theme, width):
+    opened = tab(page, color_scheme=theme, viewport={"width": width, "height": 900})
+    opened.wait_for_timeout(300)
+    # Without preload, in which axe fetches style sheets anew, from addresses that it gets wrong.
+    found = Axe().run(opened, context={"include": [".stn-explorable"]}, options={"preload": False})
+    assert [
+        (fault["id"], node["html"], node.get("any"))
+        for fault in found.response["violations"]
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"]
+    ] == []
+
+
+@pytest.mark.parametrize("page", ["welcome", "chapter"])
+@pytest.mark.parametrize("width", [320, 390])
+def test_fits_a_phone(tab, page, width):
+    opened = tab(page, viewport={"width": width, "height": 844})
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    cells = opened.locator(".stn-explorable").first.locator(".cell")
+    tops = [round(cells.nth(k).bounding_box()["y"]) for k in range(6)]
+    assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] == tops[5]
+    # Nothing sticks out of its own frame either.
+    assert opened.evaluate(
+        """() => [...document.querySelectorAll('.stn-explorable')].every(host => {
+          const root = host.shadowRoot.querySelector('.root');
+          return root.scrollWidth <= root.clientWidth;
+        })"""
+    )
+
+
+def test_theme_follows_the_book(tab):
+    page = tab(color_scheme="light")
+    root = page.locator(".stn-explorable .root").first
+    expect(root).to_have_attribute("data-theme", "light")
+    light = root.evaluate("one => getComputedStyle(one).backgroundColor")
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    expect(root).to_have_attribute("data-theme", "dark")
+    assert root.evaluate("one => getComputedStyle(one).backgroundColor") != light
+
+
+def test_speaks_once_after_a_pause(tab):
+    page = tab(reduced_motion="reduce")
+    one = page.locator(".stn-explorable").first
+    page.evaluate(
+        """() => {
+          window.said = [];
+          const root = document.querySelector('.stn-explorable').shadowRoot;
+          const region = root.querySelector('[role=status]');
+          new MutationObserver(() => window.said.push(region.textContent))
+            .observe(region, {childList: true, characterData: true, subtree: true});
+        }"""
+    )
+    slider = one.get_by_role("slider", name="θ, row 1, column 3")
+    for _ in range(10):
+        slider.press("ArrowRight")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("window.said") == ["The picture is moved left by 0.1."]
+
+
+def test_without_javascript_a_picture_stands_there(tab):
+    page = tab("chapter", java_script_enabled=False)
+    pictures = page.locator(".stn-explorable img")
+    assert pictures.count() == 2
+    for k in range(2):
+        pictures.nth(k).scroll_into_view_if_needed()
+        expect(pictures.nth(k)).to_be_visible()
+        assert "sampling grid" in pictures.nth(k).get_attribute("alt")
+        assert pictures.nth(k).bounding_box()["width"] > 200
+
+
+def test_pages_carry_only_what_they_show(site):
+    welcome, chapter, plain = (
+        (site / f"{name}.html").read_text(encoding="utf-8")
+        for name in ("welcome", "chapter", "plain")
+    )
+    assert "stn-theta.js" in welcome
+    assert "stn-theta.js" in chapter
+    assert "stn-theta.js" not in plain
+    assert "data:image/jpeg" not in welcome + chapter
+
+
+def test_weight_of_an_explorable(tab, site, served):
+    """A page with an explorable is at most 30 kB heavier, compressed, than one without."""
+    import gzip
+
+    asked = []
+    page = tab("plain")
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{served}/welcome.html", wait_until="load")
+    expect(page.locator("[data-stn-ready]")).to_have_count(2)
+    page.wait_for_timeout(500)
+    own = {url.partition("?")[0] for url in asked if "stn-" in url and "stn-book" not in url}
+    weight = 0
+    for url in own:
+        path = site / url.removeprefix(f"{served}/")
+        weight += len(gzip.compress(path.read_bytes()))
+    html = {
+        name: len(gzip.compress((site / f"{name}.html").read_bytes()))
+        for name in ("plain", "welcome")
+    }
+    weight += html["welcome"] - html["plain"]
+    print(json.dumps({"bytes": weight, "files": sorted(own)}))
+    assert weight <= 30_000

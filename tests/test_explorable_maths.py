@@ -1,0 +1,215 @@
+"""The explorables' own mathematics against the package's and PyTorch's, in double precision.
+
+It runs in the browser, where readers run it; without a Chromium these tests are skipped.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from playwright.sync_api import sync_playwright
+from torch.nn import functional as F
+
+from stn_tutorial import affine
+from stn_tutorial._bundle import bundle
+from stn_tutorial.widgets import describe
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+SIZES = [(8, 8), (7, 5), (5, 12), (1, 1), (1, 6), (16, 3)]
+
+
+@pytest.fixture(scope="module")
+def js():
+    """Evaluate an expression of `m`, the bundle's exports, and of `a`, the argument."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page()
+        page.evaluate(
+            """async (code) => {
+              const blob = new Blob([code], {type: 'text/javascript'});
+              window.m = await import(URL.createObjectURL(blob));
+            }""",
+            bundle("theta"),
+        )
+        yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
+        browser.close()
+
+
+def thetas(count=40):
+    """Random θ: mild ones, wild ones, and some that are exact."""
+    rng = np.random.default_rng(0)
+    wild = rng.normal(0, 1, (count, 2, 3))
+    mild = np.eye(2, 3) + rng.normal(0, 0.2, (count, 2, 3))
+    exact = [
+        np.eye(2, 3),
+        [[0, -1, 0], [1, 0, 0]],
+        [[4, 0, -2], [0, 4, 0]],
+        [[-1, 0, 0], [0, 1, 0]],
+    ]
+    return np.concatenate([wild, mild, exact])
+
+
+def test_constructors(js):
+    cases = {
+        "m.translation(0.3, -0.7)": affine.translation(0.3, -0.7, dtype=torch.float64),
+        "m.scaling(2, 0.3)": affine.scaling(2, 0.3, dtype=torch.float64),
+        "m.rotation(37)": affine.rotation(37, dtype=torch.float64),
+        "m.rotation(90)": affine.rotation(90, dtype=torch.float64),
+        "m.shear(0.4, -0.2)": affine.shear(0.4, -0.2, dtype=torch.float64),
+        "m.reflection(20)": affine.reflection(20, dtype=torch.float64),
+        "m.crop([-0.5, -0.8, 0.3, 0.1])": affine.crop([-0.5, -0.8, 0.3, 0.1], dtype=torch.float64),
+    }
+    for expression, expected in cases.items():
+        np.testing.assert_allclose(js(expression), expected[0], rtol=0, atol=1e-15)
+
+
+def test_algebra(js):
+    for first, second in zip(thetas()[:30], thetas()[30:60], strict=True):
+        a, b = torch.tensor(first)[None], torch.tensor(second)[None]
+        got = js(
+            "[m.compose(a[0], a[1]), m.invert(a[0]), m.correctAspect(a[0], 7, 4), "
+            "Object.values(m.decompose(a[0])), m.determinant(a[0])]",
+            [first.tolist(), second.tolist()],
+        )
+        factors = torch.stack(affine.decompose(a))[:, 0]
+        expected = [affine.compose(a, b), affine.invert(a), affine.correct_aspect(a, (4, 7))]
+        for mine, theirs in zip(got[:3], expected, strict=True):
+            np.testing.assert_allclose(mine, theirs[0], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(got[3], factors, rtol=1e-11, atol=1e-13)
+        np.testing.assert_allclose(1 / abs(got[4]), affine.area_factor(a)[0], rtol=1e-12)
+
+
+def test_singular_theta_has_no_inverse(js):
+    for theta in ([[1, 2, 0], [2, 4, 1]], [[0, 0, 0.5], [0, 0, 0]], [[0.1, 0.3, 0], [0.2, 0.6, 0]]):
+        assert js("[m.invert(a), m.decompose(a)]", theta) == [None, None]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_grid_and_source_points(js, size):
+    height, width = size
+    worst = 0
+    for theta in thetas(10):
+        got = js(
+            """(() => {
+              const picture = {width: a.width, height: a.height};
+              const out = [];
+              for (let row = 0; row < a.height; row++)
+                for (let column = 0; column < a.width; column++)
+                  out.push(m.source(a.theta, column, row, picture));
+              return out;
+            })()""",
+            {"theta": theta.tolist(), "width": width, "height": height},
+        )
+        grid = F.affine_grid(
+            torch.tensor(theta)[None], [1, 1, height, width], align_corners=False
+        ).reshape(-1, 2)
+        found = np.array([one["source"] for one in got])
+        worst = max(worst, np.abs(found - grid.numpy()).max())
+        pixel = (found + 1) * [width / 2, height / 2] - 0.5
+        np.testing.assert_allclose([one["pixel"] for one in got], pixel, rtol=0, atol=1e-12)
+    assert worst < 4e-15
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_warp_agrees_with_torch(js, size, channels, mode):
+    height, width = size
+    rng = np.random.default_rng(1)
+    image = rng.random((height, width, channels))
+    U = torch.tensor(image).permute(2, 0, 1)[None]
+    for out_height, out_width in (size, (6, 9)):
+        # The last four are exact, and put points on a lattice, where nearest may fall either way.
+        for theta in thetas(6)[:-4]:
+            got = js(
+                "Array.from(m.warp(a.picture, a.theta, a.output, a.mode))",
+                {
+                    "picture": {
+                        "width": width, "height": height, "channels": channels,
+                        "data": image.ravel().tolist(),
+                    },
+                    "theta": theta.tolist(),
+                    "output": {"width": out_width, "height": out_height},
+                    "mode": mode,
+                },
+            )  # fmt: skip
+            grid = F.affine_grid(
+                torch.tensor(theta)[None], [1, channels, out_height, out_width], align_corners=False
+            )
+            V = F.grid_sample(U, grid, mode, "zeros", align_corners=False)[0].permute(1, 2, 0)
+            np.testing.assert_allclose(got, V.ravel(), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_identity_is_exact(js, size, mode):
+    height, width = size
+    image = np.random.default_rng(2).random(height * width)
+    got = js(
+        "Array.from(m.warp(a.picture, m.identity(), a.picture, a.mode))",
+        {
+            "picture": {"width": width, "height": height, "channels": 1, "data": image.tolist()},
+            "mode": mode,
+        },
+    )
+    assert got == image.tolist()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_fast_path_shows_the_same(js, channels):
+    """What is painted is `warp` in 8 bits, to the rounding of a half."""
+    rng = np.random.default_rng(3)
+    for height, width in ((13, 9), (1, 4), (8, 8)):
+        data = rng.integers(0, 256, height * width * channels).tolist()
+        for theta in thetas(8):
+            got, exact = js(
+                """(() => {
+                  const rgba = new Uint8ClampedArray(4 * a.width * a.height);
+                  const picture = {...a, data: Uint8Array.from(a.data)};
+                  return [Array.from(m.warpInto(rgba, picture, a.theta)),
+                    Array.from(m.warp(picture, a.theta))];
+                })()""",
+                {
+                    "width": width, "height": height, "channels": channels, "data": data,
+                    "theta": theta.tolist(),
+                },
+            )  # fmt: skip
+            shown = np.array(got).reshape(-1, 4)
+            assert (shown[:, 3] == 255).all()
+            wanted = np.broadcast_to(np.array(exact).reshape(-1, channels), (len(shown), 3))
+            assert np.abs(shown[:, :3] - wanted).max() <= 0.5 + 1e-9
+
+
+def test_weights_sum_to_one_and_match(js):
+    """The weights shown are those with which PyTorch's sampler reads each neighbour."""
+    rng = np.random.default_rng(4)
+    height, width = 6, 9
+    pixels = torch.eye(height * width, dtype=torch.float64).reshape(1, -1, height, width)
+    for mode in ("bilinear", "bicubic"):
+        for x, y in rng.uniform([2, 2], [width - 4, height - 4], (20, 2)):
+            taps = js(f"m.taps([a[0], a[1]], '{mode}')", [x, y])
+            weights = np.zeros((height, width))
+            for tap in taps:
+                weights[tap["row"], tap["column"]] += tap["weight"]
+            grid = torch.tensor([[[[(2 * x + 1) / width - 1, (2 * y + 1) / height - 1]]]])
+            seen = F.grid_sample(pixels, grid, mode, align_corners=False).reshape(height, width)
+            np.testing.assert_allclose(weights, seen, rtol=0, atol=1e-14)
+            assert weights.sum() == pytest.approx(1, abs=1e-14)
+
+
+def test_words_are_the_packages(js):
+    rng = np.random.default_rng(5)
+    rounded = np.round(thetas(60), 2).tolist()
+    steps = [0, 0.25, 0.5, 1, -1, 2, 4]
+    lattice = [rng.choice(steps, (2, 3)).tolist() for _ in range(200)]
+    for theta in rounded + lattice:
+        for height, width in ((1, 1), (3, 4)):
+            got = js("m.describe(a[0], a[1], a[2])", [theta, width, height])
+            assert got == describe(theta, (height, width)), json.dumps(theta)

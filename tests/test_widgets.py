@@ -1,0 +1,289 @@
+"""The explorables' Python side: what is accepted, what is kept, what a notebook records."""
+
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets import FloatSlider
+from PIL import Image
+from traitlets import TraitError
+
+from stn_tutorial import _bundle, affine
+from stn_tutorial.widgets import EXPLORABLES, ThetaExplorer, describe, embedded_pictures
+
+IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+
+
+# --- θ ---
+
+
+@pytest.mark.parametrize(
+    "theta",
+    [
+        [[0.5, 0, 0.25], [0, 2, -1]],
+        ((0.5, 0, 0.25), (0, 2, -1)),
+        np.array([[0.5, 0, 0.25], [0, 2, -1]]),
+        np.array([[[0.5, 0, 0.25], [0, 2, -1]]], dtype=np.float32),
+        torch.tensor([[0.5, 0, 0.25], [0, 2, -1]]),
+        torch.tensor([[[0.5, 0, 0.25], [0, 2, -1]]], dtype=torch.bfloat16, requires_grad=True),
+    ],
+)
+def test_theta_is_taken_in_every_form(theta):
+    explorer = ThetaExplorer("F")
+    assert explorer.theta == IDENTITY
+    explorer.theta = theta
+    assert explorer.theta == [[0.5, 0, 0.25], [0, 2, -1]]
+    assert ThetaExplorer("F", theta).theta == explorer.theta
+
+
+@pytest.mark.parametrize(
+    ("theta", "message"),
+    [
+        ([1, 2, 3], "shape (3,)"),
+        (np.eye(3), "shape (3, 3)"),
+        (torch.zeros(2, 2, 3), "shape (2, 2, 3)"),
+        ([[1, 0, 0], [0, 1]], "[[1, 0, 0], [0, 1]]"),
+        ("identity", "'identity'"),
+        (None, "None"),
+        ([[1, 0, 0], [0, float("nan"), 0]], "finite"),
+        ([[1, 0, 0], [0, float("inf"), 0]], "finite"),
+    ],
+)
+def test_what_is_no_theta_is_refused(theta, message):
+    explorer = ThetaExplorer("F", [[2, 0, 0], [0, 2, 0]])
+    with pytest.raises(TraitError, match=re.escape(message)):
+        explorer.theta = theta
+    assert explorer.theta == [[2, 0, 0], [0, 2, 0]]
+
+
+def test_a_plain_slider_can_be_linked():
+    """As the docstring and chapter 3 do it."""
+    explorer = ThetaExplorer("F")
+    angle = FloatSlider(min=-180, max=180)
+    angle.observe(lambda change: setattr(explorer, "theta", affine.rotation(change.new)), "value")
+    angle.value = 90
+    assert explorer.theta == [[0, -1, 0], [1, 0, 0]]
+
+
+def test_theta_is_observed():
+    explorer, seen = ThetaExplorer("F"), []
+    explorer.observe(lambda change: seen.append(change.new), "theta")
+    explorer.theta = affine.scaling(2)
+    explorer.theta = affine.scaling(2.0)
+    assert seen == [[[0.5, 0, 0], [0, 0.5, 0]]]
+
+
+def test_show_is_one_of_three():
+    with pytest.raises(TraitError, match="show"):
+        ThetaExplorer(show="everything")
+
+
+def test_pixel_lies_in_the_picture():
+    explorer = ThetaExplorer(np.zeros((4, 6)), pixel=(5, 3))
+    assert explorer.pixel == [5, 3]
+    assert "pixel=(5, 3)" in repr(explorer)
+    for pixel in ((6, 0), (0, 4), (-1, 0), (1,), (1.5, 2), "ab"):
+        with pytest.raises(TraitError, match="within 6 columns and 4 rows"):
+            explorer.pixel = pixel
+    explorer.picture = np.zeros((2, 2))
+    assert explorer.pixel is None
+
+
+# --- The picture ---
+
+
+@pytest.mark.parametrize(
+    ("picture", "size", "mode"),
+    [
+        (np.zeros((5, 7)), (7, 5), "L"),
+        (np.zeros((5, 7), dtype=np.float32), (7, 5), "L"),
+        (np.zeros((5, 7), dtype=bool), (7, 5), "L"),
+        (np.zeros((5, 7, 3)), (7, 5), "RGB"),
+        (np.zeros((5, 7, 1)), (7, 5), "L"),
+        (np.zeros((3, 5, 7), dtype=np.uint8), (7, 5), "RGB"),
+        (np.zeros((3, 5, 3)), (5, 3), "RGB"),  # channels last, where both readings fit
+        (torch.zeros(1, 3, 5, 7, requires_grad=True), (7, 5), "RGB"),
+        (torch.zeros(1, 1, 5, 7, dtype=torch.bfloat16), (7, 5), "L"),
+        (torch.zeros(1, 5, 7), (7, 5), "L"),
+        (torch.zeros(5, 7, dtype=torch.uint8), (7, 5), "L"),
+        (np.zeros((300, 600)), (256, 128), "L"),
+        ("temple", (128, 128), "RGB"),
+        ("F", (128, 128), "L"),
+    ],
+)
+def test_picture_is_taken_in_every_form(picture, size, mode):
+    image = ThetaExplorer(picture).image
+    assert image.size == size
+    assert image.mode == mode
+
+
+def test_values_are_kept():
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    explorer = ThetaExplorer(values / 255)
+    assert (np.asarray(explorer.image) == values).all()
+    src = explorer._pictures["yours"]["src"]
+    assert src.startswith("data:image/png;base64,")
+    assert explorer.picture == "yours"
+
+
+def test_a_path_is_opened(tmp_path):
+    Image.new("RGBA", (9, 4), "red").save(tmp_path / "red.png")
+    for path in (tmp_path / "red.png", str(tmp_path / "red.png")):
+        assert ThetaExplorer(path).image.getpixel((3, 3)) == (255, 0, 0)
+
+
+def test_picture_can_be_changed():
+    explorer = ThetaExplorer(np.zeros((4, 4)))
+    explorer.picture = "flower"
+    assert explorer.picture == "flower"
+    explorer.picture = np.ones((4, 6))
+    assert explorer.image.size == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("picture", "error", "message"),
+    [
+        ("castle", ValueError, "temple, flower, F, digit"),
+        (np.zeros((2, 5, 7)), ValueError, "(2, 5, 7)"),
+        (np.zeros((2, 3, 5, 7)), ValueError, "(2, 3, 5, 7)"),
+        (np.zeros((0, 7)), ValueError, "(0, 7)"),
+        (np.full((5, 7), 255.0), ValueError, "[0, 1]"),
+        (np.full((5, 7), np.nan), ValueError, "[0, 1]"),
+        (np.zeros((5, 7), dtype=np.int64), TypeError, "int64"),
+        (5, TypeError, "int"),
+    ],
+)
+def test_what_is_no_picture_is_refused(picture, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        ThetaExplorer(picture)
+
+
+# --- What a notebook records ---
+
+
+def test_text_is_stable_and_holds_theta():
+    explorer = ThetaExplorer("F", affine.rotation(30), show="point")
+    assert repr(explorer) == (
+        "ThetaExplorer(picture='F', theta=[[0.866025, -0.5, 0], [0.5, 0.866025, 0]], show='point')"
+    )
+    again = ThetaExplorer("F", affine.rotation(30), show="point")
+    (data, _), (same, _) = explorer._repr_mimebundle_(), again._repr_mimebundle_()
+    assert data["text/plain"] == same["text/plain"] == repr(explorer)
+    assert data["text/html"] == same["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_html_holds_state_and_picture():
+    text = ThetaExplorer("F", [[0.5, 0, 0], [0, 0.5, 0]]).to_html()
+    state = json.loads(html.unescape(re.search(r'data-stn-widget="([^"]*)"', text)[1]))
+    assert state == {
+        "kind": "theta", "theta": [[0.5, 0, 0], [0, 0.5, 0]], "show": "grid", "pixel": None,
+        "_picture": "F",
+    }  # fmt: skip
+    alt = html.unescape(re.search(r'<img alt="([^"]*)"', text)[1])
+    assert "letter F" in alt
+    assert "The picture is made twice as large." in alt
+    assert 'src="data:image/jpeg;base64,' in text
+    assert len(text) < 25_000
+
+
+@pytest.mark.parametrize("theta", [[[0, 0, 0], [0, 0, 0]], [[50, 0, 9], [0, 50, 0]], IDENTITY])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200, 10), (5, 5)])
+def test_html_of_the_extremes(theta, shape):
+    explorer = ThetaExplorer(np.ones(shape), theta)
+    assert "<img alt=" in explorer.to_html()
+
+
+def test_embedded_pictures_are_small():
+    assert sum(len(one["src"]) for one in embedded_pictures().values()) < 14_000
+
+
+def test_every_explorable_has_a_module():
+    for kind in EXPLORABLES:
+        assert f'mount("{kind}", model, host)' in _bundle.bundle(kind)
+
+
+# --- In words ---
+
+
+@pytest.mark.parametrize(
+    ("thetas", "words"),
+    [
+        ((), "The picture stays as it is."),
+        ((affine.scaling(0.5), affine.rotation(30)),
+         "The picture is made half as large and turned 30° counter-clockwise."),
+        ((affine.rotation(-12.5),), "The picture is turned 12.5° clockwise."),
+        ((affine.rotation(180),), "The picture is turned 180°."),
+        ((affine.scaling(0.25), affine.translation(0.5, 0)),
+         "The picture is made a quarter as large and moved right by 0.5."),
+        ((affine.scaling(2, 1), affine.translation(-1, 0.5)),
+         "The picture is made twice as wide and moved left by 1 and down by 0.5."),
+        ((affine.scaling(1.5, 0.5),), "The picture is made 1.5 times as wide and half as high."),
+        ((affine.shear(0.5),), "The picture is slanted by 0.5 (bottom to the right)."),
+        ((affine.shear(0, -0.5),), "The picture is slanted by 0.5 (right side up)."),
+        ((affine.reflection(90),), "The picture is mirrored left to right."),
+        ((affine.reflection(0),), "The picture is mirrored top to bottom."),
+        ((affine.scaling(2), affine.shear(0.5), affine.rotation(45), affine.translation(0, -1)),
+         "The picture is made twice as large, slanted by 0.5 (bottom to the right), "
+         "turned 45° counter-clockwise and moved up by 1."),
+    ],
+)  # fmt: skip
+def test_words(thetas, words):
+    theta = affine.compose(affine.identity(), *thetas)[0].double()
+    assert describe(np.round(theta.numpy(), 6).tolist()) == words
+
+
+def test_words_of_singular_maps():
+    assert "one line" in describe([[1, 0, 0], [1, 0, 0]])
+    assert "one and the same point" in describe([[0, 0, 0.5], [0, 0, 0]])
+
+
+def test_words_are_of_what_is_seen():
+    """In a picture that is not square, a turn is a turn only after `correct_aspect`."""
+    theta = affine.correct_aspect(affine.rotation(30, dtype=torch.float64), (100, 200))
+    turned = "The picture is turned 30° counter-clockwise."
+    assert describe(theta[0].tolist(), (100, 200)) == turned
+    assert describe(theta[0].tolist()) != turned
+
+
+# --- The bundle ---
+
+
+def test_bundle_is_one_module_without_imports():
+    code = _bundle.bundle("theta")
+    assert not re.search(r"^\s*import ", code, re.MULTILINE)
+    assert len(re.findall(r"^export ", code, re.MULTILINE)) == 2
+    assert code.index("const CSS") < code.index("function decompose") < code.index("PRESETS")
+    assert "http" not in code.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_join_follows_imports_once_each():
+    sources = {
+        "a": 'import { b } from "./b.js";\nimport { c } from "./c.js";\nb(c);',
+        "b": 'import { c } from "./c.js";\nexport const b = () => c;',
+        "c": "// A comment.\n\nexport const c = 1;",
+    }
+    code, exports = _bundle.join(sources, "a")
+    assert code == "const c = 1;\nconst b = () => c;\nb(c);"
+    assert exports == ["c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ({"a": 'import x from "./b.js";', "b": ""}, "line 1"),
+        ({"a": 'import { x as y } from "./b.js";', "b": ""}, "line 1"),
+        ({"a": 'import { x } from "elsewhere";'}, "line 1"),
+        ({"a": 'import { x } from "./b.js";'}, "not there"),
+        ({"a": "export default 3;"}, "line 1"),
+        ({"a": "const x = 1;\nexport { x };"}, "line 2"),
+        ({"a": 'import { x } from "./b.js";', "b": 'import { y } from "./a.js";'}, "circle"),
+        ({"a": 'import { x } from "./b.js";\nconst x = 2;', "b": "export const x = 1;"}, "both"),
+    ],
+)
+def test_join_refuses_what_breaks_the_convention(sources, message):
+    with pytest.raises(ValueError, match=message):
+        _bundle.join(sources, "a")
