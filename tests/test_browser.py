@@ -251,7 +251,7 @@ def test_number_entry_and_its_errors(tab):
 def test_handles_by_mouse_and_by_key(tab, name, theta):
     page = tab()
     one = page.locator(".stn-explorable").first
-    grip = one.get_by_role("button", name=name)
+    grip = one.get_by_role("slider", name=name)
     grip.scroll_into_view_if_needed()
     unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.45
     x, y = centre(grip)
@@ -274,13 +274,14 @@ def test_handles_by_mouse_and_by_key(tab, name, theta):
 def test_picked_pixel_by_mouse_and_by_key(tab):
     page = tab("chapter")
     one = page.locator(".stn-explorable").first  # F, turned by a quarter, weights shown
+    first = one.get_by_role("slider", name="Pixel of the output").get_attribute("aria-valuetext")
     output = one.locator(".output canvas")
     output.scroll_into_view_if_needed()
     box = output.bounding_box()
     unit = box["width"] / 2 / 1.12
     at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.click(at[0] + 0.5 * unit, at[1] - 0.3 * unit)
-    pick = one.get_by_role("button", name="Pixel of the output")
+    pick = one.get_by_role("slider", name="Pixel of the output")
     inspector = one.locator(".inspector")
     expect(inspector).to_contain_text("Output pixel (96, 44)")
     expect(inspector).to_contain_text("column 83.00, row 96.00")  # x reads −y, y reads x
@@ -292,6 +293,24 @@ def test_picked_pixel_by_mouse_and_by_key(tab):
     page.mouse.move(at[0] - 0.5 * unit, at[1] + 0.5 * unit, steps=5)
     page.mouse.up()
     expect(inspector).to_contain_text("Output pixel (32, 96)")
+    one.get_by_role("button", name="Reset").click()
+    expect(pick).to_have_attribute("aria-valuetext", first)
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"), [("−0.35", "-0.35"), ("0,5", "0.5"), ("1/2", "0"), ("hello", "0")]
+)
+def test_a_number_is_taken_as_it_was_meant_or_not_at_all(tab, typed, taken):
+    page = tab(reduced_motion="reduce")
+    one = page.locator(".stn-explorable").first
+    field = one.get_by_role("spinbutton", name="θ, row 1, column 3, as a number")
+    one.get_by_role("button", name="Identity").click()
+    field.focus()
+    page.keyboard.insert_text(typed)
+    expect(field).to_have_value(taken)
+    expect(one.get_by_role("slider", name="Origin")).to_have_attribute(
+        "aria-valuetext", f"{float(taken):.2f}, 0.00".replace("-", "−")
+    )
 
 
 def test_weights_are_those_of_the_point(tab):
@@ -321,7 +340,7 @@ def test_touch_moves_a_handle(tab):
     one = page.locator(".stn-explorable").first
     one.get_by_role("button", name="Zoom").tap()
     settled(one, 0.5, 0, 0, 0, 0.5, 0)
-    grip = one.get_by_role("button", name="Origin")
+    grip = one.get_by_role("slider", name="Origin")
     grip.scroll_into_view_if_needed()
     x, y = centre(grip)
     unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.45

@@ -350,10 +350,15 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     glideTheta(theta.flat(), next.flat(), () => entries.update(theta, true));
   }
 
-  const first = { theta: theta.map((row) => [...row]), picture: model.get("_picture") };
+  const first = {
+    theta: theta.map((row) => [...row]), picture: model.get("_picture"), pixel: model.get("pixel"),
+  };
   const reset = h("button", {
     type: "button", class: "chip quiet",
     onclick() {
+      model.set("pixel", first.pixel);
+      pick = null;
+      setPicture(first.picture);
       model.set("_picture", first.picture);
       model.save_changes();
       goTo(first.theta);
@@ -364,7 +369,6 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     if (pick.column >= width || pick.row >= height) model.set("pixel", null);
     model.set("_picture", name);
     model.save_changes();
-    announce(`Picture: ${pictures[name].label}`);
   });
 
   // --- All together ---
@@ -415,11 +419,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     input.draw();
     result.draw();
     if (inspector.open) loupe.draw();
-    origin.put(...spread([theta[0][2], theta[1][2]]));
-    xTip.put(...spread(transformPoint(theta, [1, 0])));
-    yTip.put(...spread(transformPoint(theta, [0, 1])));
+    const said = (column) => `${number(theta[0][column])}, ${number(theta[1][column])}`;
+    origin.put(...spread([theta[0][2], theta[1][2]]), said(2));
+    xTip.put(...spread(transformPoint(theta, [1, 0])), said(0));
+    yTip.put(...spread(transformPoint(theta, [0, 1])), said(1));
     const { target } = looked();
-    pixel.put(...spread(target));
+    pixel.put(...spread(target), `column ${pick.column}, row ${pick.row}`);
     drawArrow(target);
     fillInspector();
     words.textContent = sentence();

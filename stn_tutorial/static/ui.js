@@ -276,6 +276,8 @@ export function stroke(context, { halo }, colour, width, points, closed = false)
 export function handle(self, { name, help, kind, moved, nudged, start, end, jump = false }) {
   const element = h("button", {
     type: "button", class: `handle ${kind}`, "aria-label": name, "aria-description": help,
+    // A slider and not a button: then a screen reader hands it the arrow keys, and says where it is.
+    role: "slider", "aria-valuemin": -20, "aria-valuemax": 20,
   });
   let grip;
   element.addEventListener("pointerdown", (event) => {
@@ -301,13 +303,16 @@ export function handle(self, { name, help, kind, moved, nudged, start, end, jump
     const arrow = {
       ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
     }[event.key];
+    if (event.key === "Home" || event.key === "End") event.preventDefault();
     if (!arrow || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     nudged(...arrow.map((step) => step * (event.shiftKey ? 10 : 1)));
     end?.();
   });
-  element.put = (x, y) => {
+  element.put = (x, y, words) => {
     element.at = [x, y];
+    element.setAttribute("aria-valuenow", x.toFixed(2));
+    element.setAttribute("aria-valuetext", words);
     // Out of view, it waits at the edge.
     const [left, top] = self.place(x, y).map((v) => Math.min(Math.max(v, 8), self.size - 8));
     element.style.transform = `translate(${left}px, ${top}px)`;
@@ -350,16 +355,36 @@ export function matrix(rows, { name, heads, sides, onedit }) {
         oninput: () => edit(r, c, Number(slider.value)),
       });
       const entry = h("input", {
-        type: "number", step: 0.05, "aria-label": `${name}, ${place}, as a number`,
+        type: "number", min: -1000, max: 1000, step: 0.05, "aria-label": `${name}, ${place}, as a number`,
         oninput() {
           const value = entry.valueAsNumber;
           const valid = Number.isFinite(value) && Math.abs(value) <= 1000;
-          if (valid) edit(r, c, value);
+          if (valid) {
+            // A number too large for the slider had widened it; no thumb is held while one types.
+            [slider.min, slider.max] = [-2, 2];
+            edit(r, c, value);
+          }
           entry.setAttribute("aria-invalid", String(!valid));
         },
         // What was not a number gives way to what holds.
         onblur: () => setTimeout(() => show(r, c)),
         onfocus: () => entry.select(),
+        // A number field would drop a true minus or a comma and keep the digits.
+        onbeforeinput(event) {
+          const text = event.data ?? event.dataTransfer?.getData("text/plain") ?? "";
+          const plain = text.trim().replace("−", "-").replace(",", ".");
+          const strange = !/^[-+.\de]*$/i.test(plain);
+          if (plain === text && !strange) return;
+          event.preventDefault();
+          if (!strange) document.execCommand("insertText", false, plain);
+        },
+        onkeydown({ key }) {
+          const wrong = entry.getAttribute("aria-invalid") === "true";
+          if (!wrong || (key !== "Enter" && key !== "Escape")) return;
+          entry.value = Number(values[r][c].toFixed(3));
+          entry.setAttribute("aria-invalid", "false");
+          entry.select();
+        },
       });
       fields[r].push({ slider, entry });
       return h("div", { class: "cell" },
