@@ -24,12 +24,12 @@ _EXPORT = re.compile(r"export (?=(?:async )?(?:function|class|const|let) )")
 _DECLARATION = re.compile(r"(?:export )?(?:async )?(?:function\*?|class|const|let|var) ([\w$]+)")
 
 
-def join(sources: dict[str, str], entry: str) -> tuple[str, list[str]]:
+def join(sources: dict[str, str], *entries: str) -> tuple[str, list[str]]:
     """Join modules in the order in which they import each other.
 
     Args:
         sources: each file's text by its name without `.js`.
-        entry: the file that imports, directly or not, all that it needs.
+        *entries: the files that import, directly or not, all that they need.
 
     Returns:
         The joined text without imports and exports, and the names that were exported.
@@ -69,7 +69,8 @@ def join(sources: dict[str, str], entry: str) -> tuple[str, list[str]]:
         done.append(name)
         lines.extend(own)
 
-    visit(entry, ())
+    for entry in entries:
+        visit(entry, ())
     return "\n".join(lines), exports
 
 
@@ -80,17 +81,17 @@ def squeeze_css(text: str) -> str:
 
 
 @cache
-def bundle(kind: str) -> str:
-    """Return one explorable as an ES module.
+def bundle(*kinds: str) -> str:
+    """Return one explorable, or several that share a page, as an ES module.
 
-    Its default export is what anywidget calls; `mountPage(kind, pictures)` is what a static page
-    calls; all that its files export is exported.
+    Its default export is what anywidget calls, and shows the first of them; `mountPage(kind,
+    pictures)` is what a static page calls; all that its files export is exported.
 
     Args:
-        kind: the name of its file in `static/`, without `.js`.
+        *kinds: the names of their files in `static/`, without `.js`.
     """
     sources = {path.stem: path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")}
-    code, exports = join(sources, kind)
+    code, exports = join(sources, *kinds)
     css = squeeze_css((STATIC / "explorable.css").read_text(encoding="utf-8"))
     return "\n".join(
         [
@@ -100,7 +101,7 @@ def bundle(kind: str) -> str:
             # In a kernel the element given is used again when a cell is: a fresh one for each view.
             "export default { render({ model, el }) {",
             'const host = el.appendChild(document.createElement("div"));',
-            f"const mounted = mount({json.dumps(kind)}, model, host);",
+            f"const mounted = mount({json.dumps(kinds[0])}, model, host);",
             "return () => mounted.then((clean) => clean());",
             "} };",
             "",

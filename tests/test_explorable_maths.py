@@ -12,9 +12,9 @@ import torch
 from playwright.sync_api import sync_playwright
 from torch.nn import functional as F
 
-from stn_tutorial import affine
+from stn_tutorial import affine, sampling
 from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import describe
+from stn_tutorial.widgets import EXPLORABLES, PATTERNS, describe
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -36,7 +36,7 @@ def js():
               const blob = new Blob([code], {type: 'text/javascript'});
               window.m = await import(URL.createObjectURL(blob));
             }""",
-            bundle("theta"),
+            bundle(*EXPLORABLES),
         )
         yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
         browser.close()
@@ -202,6 +202,50 @@ def test_weights_sum_to_one_and_match(js):
             seen = F.grid_sample(pixels, grid, mode, align_corners=False).reshape(height, width)
             np.testing.assert_allclose(weights, seen, rtol=0, atol=1e-14)
             assert weights.sum() == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("mode", sampling.MODES)
+def test_slopes_are_autograds(js, mode):
+    """On the lattice too, where PyTorch's own sampler need not choose the same side."""
+    rng = np.random.default_rng(6)
+    for height, width in ((5, 5), (3, 8), (1, 1)):
+        image = rng.normal(0, 1, (height, width, 2))
+        U = torch.tensor(image).permute(2, 0, 1)[None]
+        free = rng.uniform([-2.5, -2.5], [width + 1.5, height + 1.5], (60, 2))
+        lattice = [[x, y] for x in range(-2, width + 2) for y in range(-2, height + 2)]
+        mixed = [[x, 1.25] for x in range(-1, width + 1)] + [[0.3, y] for y in range(height)]
+        for kind, points in (("free", free), ("lattice", np.array(lattice + mixed, float))):
+            picture = {"width": width, "height": height, "channels": 2}
+            picture["data"] = image.ravel().tolist()
+            values, slopes = js(
+                "[a.points.map((p) => m.sampleAt(a.picture, p, a.mode)), "
+                "a.points.map((p) => m.slopesAt(a.picture, p, a.mode))]",
+                {"picture": picture, "points": points.tolist(), "mode": mode},
+            )
+            # The package's own kernels, in pixels: on the way through a normalised grid a whole
+            # position may lose its last bit, and fall into the cell before.
+            x, y = torch.tensor(points).T.reshape(2, 1, 1, -1).clone().requires_grad_().unbind(0)
+            place = {"nearest": sampling._nearest, "bilinear": sampling._bilinear}
+            read = place.get(mode, sampling._bicubic)
+            V = read(U, x, y, "zeros", False)[0, :, 0]
+            np.testing.assert_allclose(values, V.detach().T, rtol=0, atol=1e-13)
+            for channel in (0, 1):
+                expected = torch.autograd.grad(V[channel].sum(), (x, y), retain_graph=True)
+                got = np.array(slopes)[:, :, channel].T
+                np.testing.assert_allclose(got, torch.stack(expected)[:, 0, 0], atol=1e-12)
+            if kind == "lattice":
+                continue
+            sides = torch.tensor([width, height])
+            grid = ((2 * torch.tensor(points) + 1) / sides - 1)[None, None].requires_grad_()
+            theirs = F.grid_sample(U, grid, mode, align_corners=False)[0, :, 0]
+            (per_unit,) = torch.autograd.grad(theirs[0].sum(), grid)
+            # Per normalised unit, of which half a side's pixels make one.
+            mine = np.array(slopes)[:, :, 0] * sides.numpy() / 2
+            np.testing.assert_allclose(mine, per_unit[0, 0], rtol=0, atol=1e-11)
+
+
+def test_patterns_are_the_packages(js):
+    assert {name: js("m.pattern(a)", name) for name in PATTERNS} == PATTERNS
 
 
 def test_words_are_the_packages(js):

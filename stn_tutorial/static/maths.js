@@ -205,11 +205,28 @@ function halfToEven(value) {
   return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
 }
 
-function axisTaps(position, mode) {
+// The pixels that a position reads along one axis, and their weights.
+export function axisTaps(position, mode) {
   if (mode === "nearest") return [[halfToEven(position), 1]];
   const low = Math.floor(position);
   if (mode === "bilinear") return [[low, 1 - (position - low)], [low + 1, position - low]];
   return [-1, 0, 1, 2].map((k) => [low + k, bicubicKernel(position - low - k)]);
+}
+
+// The slope of Keys' kernel, at a signed distance.
+function bicubicSlope(distance) {
+  const a = -0.75;
+  const d = Math.abs(distance);
+  const slope = d <= 1 ? (3 * (a + 2) * d - 2 * (a + 3)) * d : ((3 * d - 10) * d + 8) * a;
+  return d < 2 ? Math.sign(distance) * slope : 0;
+}
+
+// The derivatives of `axisTaps`' weights by the position: those to the right at a whole one.
+function axisSlopes(position, mode) {
+  if (mode === "nearest") return [0];
+  if (mode === "bilinear") return [-1, 1];
+  const part = position - Math.floor(position);
+  return [-1, 0, 1, 2].map((k) => bicubicSlope(part - k));
 }
 
 // The pixels that a position (in pixels) reads and their weights, row by row. Cells are half open:
@@ -236,6 +253,22 @@ export function sampleAt(picture, pixel, mode = "bilinear") {
     read(picture, column, row).forEach((value, c) => { total[c] += weight * value; });
   }
   return total;
+}
+
+// ∂V/∂x and ∂V/∂y at one position (in pixels), all channels, by pixel: times half a side, by
+// normalised unit. What autograd makes of `sample`.
+export function slopesAt(picture, pixel, mode = "bilinear") {
+  const slopes = [0, 1].map(() => new Array(picture.channels).fill(0));
+  if (!pixel.every(Number.isFinite)) return slopes;
+  const [columns, rows] = pixel.map((position) => axisTaps(position, mode));
+  const [alongX, alongY] = pixel.map((position) => axisSlopes(position, mode));
+  rows.forEach(([row, wy], r) => columns.forEach(([column, wx], c) => {
+    read(picture, column, row).forEach((value, k) => {
+      slopes[0][k] += alongX[c] * wy * value;
+      slopes[1][k] += wx * alongY[r] * value;
+    });
+  }));
+  return slopes;
 }
 
 // A whole output, as `sample` gives it: Float64Array of rows, channels last.
