@@ -248,6 +248,31 @@ def test_patterns_are_the_packages(js):
     assert {name: js("m.pattern(a)", name) for name in PATTERNS} == PATTERNS
 
 
+def test_blur_pool_is_torchs(js):
+    rng = np.random.default_rng(7)
+    rows = {0: [1.0], 3: [1.0, 2, 1], 5: [1.0, 4, 6, 4, 1]}
+    for count in (4, 8, 16):
+        signal = torch.tensor(rng.normal(0, 1, (1, 1, count)))
+        maxima = F.max_pool1d(F.pad(signal, (0, 1), mode="circular"), 2, 1)
+        for taps, row in rows.items():
+            half = len(row) // 2
+            kernel = torch.tensor([[row]], dtype=torch.float64) / sum(row)
+            blurred = F.conv1d(F.pad(maxima, (half, half), mode="circular"), kernel)
+            for stride in (1, 2):
+                got = js("m.blurPool(...a)", [signal.ravel().tolist(), stride, taps])
+                assert got["maxima"] == maxima.ravel().tolist()
+                np.testing.assert_allclose(got["output"], blurred[0, 0, ::stride], atol=1e-15)
+                assert js("m.roll(a, -3)", signal.ravel().tolist()) == (
+                    signal.roll(-3).ravel().tolist()
+                )
+
+
+def test_one_pixel_is_enough(js):
+    """Chapter 2's example."""
+    for bits, pooled in (("00110011", "0101"), ("01100110", "1111")):
+        assert js("m.blurPool([...a].map(Number), 2).output.join('')", bits) == pooled
+
+
 def test_words_are_the_packages(js):
     rng = np.random.default_rng(5)
     rounded = np.round(thetas(60), 2).tolist()

@@ -53,6 +53,10 @@ class Explorable(SphinxDirective):
         "show": directives.unchanged_required,
         "point": lambda text: [float(entry) for entry in text.split()],
         "mode": directives.unchanged_required,
+        "bits": directives.unchanged_required,
+        "shift": int,
+        "stride": int,
+        "blur": int,
     }
 
     def run(self) -> list[nodes.Node]:

@@ -167,7 +167,7 @@ explorable("bilinear", ({ model, root, announce, onTheme }) => {
   function paintStrip(context, self, axis) {
     const length = axis ? self.height : self.size;
     const depth = axis ? self.size : self.height;
-    const margin = 0.16 * (scale[1] - scale[0]);
+    const margin = 0.26 * (scale[1] - scale[0]);
     const unit = length / 2 / self.view.reach;
     const middle = axis ? self.view.y : self.view.x;
     // Values grow upwards, and to the right.

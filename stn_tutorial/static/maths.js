@@ -331,3 +331,25 @@ export function warpInto(rgba, picture, theta, output = picture) {
   }
   return rgba;
 }
+
+// --- Pooling a signal whose ends meet ---
+
+const PASCAL = { 0: [1], 3: [1, 2, 1], 5: [1, 4, 6, 4, 1] };
+
+// Moves a signal so many places to the right.
+export const roll = (signal, by) => signal.map((_, k) => {
+  const count = signal.length;
+  return signal[(((k - by) % count) + count) % count];
+});
+
+// Blur-pool (Zhang, 2019): the larger of each entry and the next, a binomial blur of so many taps (0:
+// none), every `stride`-th entry.
+export function blurPool(signal, stride, taps = 0) {
+  const maxima = roll(signal, -1).map((next, k) => Math.max(signal[k], next));
+  const row = PASCAL[taps];
+  const middle = row.length >> 1;
+  const total = row.reduce((sum, weight) => sum + weight);
+  const blurred = maxima.map((_, k) => row.reduce((sum, weight, tap) =>
+    sum + (weight / total) * roll(maxima, middle - tap)[k], 0));
+  return { maxima, blurred, output: blurred.filter((_, k) => k % stride === 0) };
+}
