@@ -26,13 +26,13 @@ import traitlets
 from PIL import Image, ImageDraw, ImageFont
 
 from stn_tutorial._bundle import bundle
-from stn_tutorial.affine import transform_points
+from stn_tutorial.affine import rotation, transform_points
 from stn_tutorial.data import letter_f, photograph
 from stn_tutorial.grids import affine_grid
-from stn_tutorial.sampling import MODES, sample
+from stn_tutorial.sampling import MODES, Splat, sample, splat
 from stn_tutorial.viz import GRID, INPUT, OUTPUT
 
-__all__ = ["BilinearExplorer", "PoolingExplorer", "ThetaExplorer", "describe"]
+__all__ = ["BilinearExplorer", "MappingExplorer", "PoolingExplorer", "ThetaExplorer", "describe"]
 
 Picture = str | Path | np.ndarray | torch.Tensor
 
@@ -41,6 +41,9 @@ SIDE = 128
 
 LARGEST = 256
 """Longest side of a picture that is given; a larger one is shrunk."""
+
+QUALITY = 78
+"""Of the photographs that pages carry, as WebP counts."""
 
 SHOWS = ("grid", "point", "weights")
 
@@ -222,28 +225,29 @@ def _to_array(picture: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def _data_uri(image: Image.Image, form: str = "PNG", **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, form, optimize=True, **options)
+    image.save(buffer, form, **({} if form == "WEBP" else {"optimize": True}), **options)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f"data:image/{form.lower()};base64,{data}"
 
 
 @cache
-def embedded_image(name: str) -> Image.Image:
-    """Return an embedded picture by name, 128×128."""
-    return _EMBEDDED[name][1]()
+def embedded_image(name: str, side: int = SIDE) -> Image.Image:
+    """Return an embedded picture by name, 128×128 or smaller."""
+    image = _EMBEDDED[name][1]()
+    return image if side == SIDE else image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 @cache
-def embedded_pictures() -> dict[str, dict[str, str]]:
+def embedded_pictures(side: int = SIDE) -> dict[str, dict[str, str]]:
     """Return what a front end needs of the embedded pictures: name → label and data URI.
 
-    Photographs as JPEG: a fifth of their PNGs' size, and each page that shows one carries it.
+    Photographs as WebP: an eighth of their PNGs' size, and each page that shows one carries it.
     """
     pictures = {}
     for name, (label, _) in _EMBEDDED.items():
-        image = embedded_image(name)
+        image = embedded_image(name, side)
         photo = image.mode == "RGB"
-        src = _data_uri(image, "JPEG", quality=80) if photo else _data_uri(image)
+        src = _data_uri(image, "WEBP", quality=QUALITY, method=6) if photo else _data_uri(image)
         pictures[name] = {"label": label[0].upper() + label[1:], "src": src}
     return pictures
 
@@ -341,6 +345,63 @@ class _Explorable(anywidget.AnyWidget):
         return {**data, "text/plain": repr(self), "text/html": self.to_html()}, metadata
 
 
+class _Pictured(_Explorable):
+    """An explorable that shows one of the embedded pictures, or one that is given."""
+
+    _choice = tuple(_EMBEDDED)
+    _side = SIDE
+    _largest = LARGEST
+
+    _picture = traitlets.Unicode().tag(sync=True)
+    _pictures = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, picture: Picture, **kwargs: Any) -> None:
+        self._given: Image.Image | None = None
+        name, pictures = self._take(picture)
+        super().__init__(_picture=name, _pictures=pictures, **kwargs)
+
+    @classmethod
+    def page_pictures(cls) -> dict[str, dict[str, str]]:
+        every = embedded_pictures(cls._side)
+        return {name: every[name] for name in cls._choice}
+
+    def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
+        if isinstance(picture, str) and picture in self._choice:
+            return picture, self._pictures or self.page_pictures()
+        self._given = _to_image(picture, self._largest)
+        own = {"label": "Your picture", "src": _data_uri(self._given)}
+        return "yours", {**self.page_pictures(), "yours": own}
+
+    @property
+    def picture(self) -> str:
+        """The name of the picture that is shown, `"yours"` for one that was given; settable."""
+        return self._picture
+
+    @picture.setter
+    def picture(self, picture: Picture) -> None:
+        name, pictures = self._take(picture)
+        # Before the name: the front end looks it up among them.
+        self._pictures = pictures
+        self._picture = name
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture that is shown, as a PIL image of 8-bit values."""
+        if self._picture == "yours":
+            return self._given
+        return embedded_image(self._picture, self._side)
+
+    def _label(self) -> str:
+        """The picture in words."""
+        return "picture" if self._picture == "yours" else _EMBEDDED[self._picture][0]
+
+    def _picture_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"_picture": self._picture}
+        if self._picture == "yours":
+            state["_pictures"] = {"yours": self._pictures["yours"]}
+        return state
+
+
 def _rows(theta: Any) -> list[list[float]]:
     """Turn what was given as θ into 2×3 floats; raise `TraitError` when it is something else."""
     if isinstance(theta, torch.Tensor):
@@ -376,7 +437,7 @@ def _six(rows: list[list[float]]) -> list[list[float]]:
     return [[float(f"{value:.6g}") for value in row] for row in rows]
 
 
-class ThetaExplorer(_Explorable):
+class ThetaExplorer(_Pictured):
     """Six sliders, the matrix θ, that move a picture.
 
     θ maps output to input, in normalised coordinates: the grid drawn over the input shows where
@@ -411,15 +472,11 @@ class ThetaExplorer(_Explorable):
     _kind = "theta"
     _esm = bundle("theta")
 
-    page_pictures = staticmethod(embedded_pictures)
-
     theta = _Theta().tag(sync=True)
     """θ as a list of two lists of three floats."""
     pixel = traitlets.Any(None, allow_none=True).tag(sync=True)
     """The picked output pixel as [column, row]; None until one was picked."""
     show = traitlets.Enum(SHOWS, "grid").tag(sync=True)
-    _picture = traitlets.Unicode().tag(sync=True)
-    _pictures = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -430,17 +487,8 @@ class ThetaExplorer(_Explorable):
         show: str = "grid",
         **kwargs: Any,
     ) -> None:
-        self._given: Image.Image | None = None
-        name, pictures = self._take(picture)
-        super().__init__(theta=theta, show=show, _picture=name, _pictures=pictures, **kwargs)
+        super().__init__(picture, theta=theta, show=show, **kwargs)
         self.pixel = pixel  # checked against the picture, which is known by now
-
-    def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
-        if isinstance(picture, str) and picture in _EMBEDDED:
-            return picture, self._pictures or embedded_pictures()
-        self._given = _to_image(picture)
-        own = {"label": "Your picture", "src": _data_uri(self._given)}
-        return "yours", {**embedded_pictures(), "yours": own}
 
     @traitlets.validate("pixel")
     def _validate_pixel(self, proposal: dict[str, Any]) -> list[int] | None:
@@ -456,24 +504,10 @@ class ThetaExplorer(_Explorable):
             )
         return list(pixel)
 
-    @property
-    def picture(self) -> str:
-        """The name of the picture that is shown, `"yours"` for one that was given; settable."""
-        return self._picture
-
-    @picture.setter
-    def picture(self, picture: Picture) -> None:
-        name, pictures = self._take(picture)
-        # Before the name: the front end looks it up among them.
-        self._pictures = pictures
-        self._picture = name
+    @traitlets.observe("_picture", "_pictures")
+    def _keep_pixel_inside(self, change: dict[str, Any]) -> None:
         if self.pixel and any(p >= n for p, n in zip(self.pixel, self.image.size, strict=True)):
             self.pixel = None
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture that is shown, as a PIL image of 8-bit values."""
-        return self._given if self._picture == "yours" else embedded_image(self._picture)
 
     def describe(self) -> str:
         """Say in words what θ does to the picture."""
@@ -489,16 +523,12 @@ class ThetaExplorer(_Explorable):
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"theta": _six(self.theta), "show": self.show}
-        state |= {"pixel": self.pixel, "_picture": self._picture}
-        if self._picture == "yours":
-            state["_pictures"] = {"yours": self._pictures["yours"]}
-        return state
+        return {**state, "pixel": self.pixel, **self._picture_state()}
 
     def _fallback(self) -> tuple[Image.Image, str]:
-        label = _EMBEDDED[self._picture][0] if self._picture != "yours" else "picture"
         text = (
-            f"Left, the input, a {label}, with the sampling grid over it; right, the output. "
-            f"{self.describe()}"
+            f"Left, the input, a {self._label()}, with the sampling grid over it; right, the "
+            f"output. {self.describe()}"
         )
         return _still(self.image, _six(self.theta)), text
 
@@ -645,8 +675,9 @@ class BilinearExplorer(_Explorable):
         value, _, _ = self._read()
         x, y = (f"{one:g}" for one in self.point)
         text = (
-            f"A picture of {len(self.picture)}×{len(self.picture[0])} pixels, enlarged, and a point "
-            f"at column {x}, row {y}. {self.mode.capitalize()} sampling gives {value:.2f} there."
+            f"A picture of {len(self.picture)}×{len(self.picture[0])} pixels, enlarged, and a "
+            f"point at column {x}, row {y}. {self.mode.capitalize()} sampling gives "
+            f"{value:.2f} there."
         )
         return _still_point(self.picture, self.point, self.mode), text
 
@@ -809,10 +840,118 @@ def _still_rows(rows: list[tuple[str, list[float]]], stride: int) -> Image.Image
     return canvas.resize((560, round(canvas.height * scale)), Image.Resampling.LANCZOS)
 
 
+# --- Forward and inverse mapping ---
+
+
+class MappingExplorer(_Pictured):
+    """One change of a small picture, made forwards and backwards.
+
+    Forwards, each input pixel is sent to the output pixel nearest to where it moves, as
+    `sampling.splat` does: what it leaves empty is a hole, vermilion, and where several landed is a
+    collision, a dot. Backwards, each output pixel reads the input. Turn and size have a slider
+    each; below are the six numbers θ.
+
+    Show it by ending a cell with it; `theta` and `mode` follow the reader and can be set, θ to a
+    list, an array or a tensor of shape (2, 3) or (1, 2, 3).
+
+    Args:
+        picture: `"temple"`, `"flower"`, `"F"` or `"digit"`, 32×32; a picture file's path; an array
+            or a tensor, as `ThetaExplorer` takes them. A longest side above 48 pixels is shrunk.
+        theta: 2×3 numbers, output to input, normalised; a turn of 30° when left out.
+        mode: how the inverse mapping reads: `"nearest"` or `"bilinear"`.
+
+    Raises:
+        TypeError: picture is of another type or dtype.
+        ValueError: no such picture, or a wrong shape or values out of range.
+        traitlets.TraitError: theta is not 2×3 finite numbers, or mode neither of the two.
+    """
+
+    _kind = "mapping"
+    _esm = bundle("mapping")
+    _side = 32
+    _largest = 48
+
+    theta = _Theta().tag(sync=True)
+    """θ as a list of two lists of three floats."""
+    mode = traitlets.Enum(("nearest", "bilinear"), "nearest").tag(sync=True)
+
+    def __init__(
+        self, picture: Picture = "temple", theta: Any = None, *, mode: str = "nearest"
+    ) -> None:
+        if theta is None:
+            theta = rotation(30, dtype=torch.float64)
+        super().__init__(picture, theta=theta, mode=mode)
+
+    def splat(self) -> Splat | None:
+        """What forward mapping gives, in float64, values to 255; None when θ has no inverse."""
+        array = np.asarray(self.image.convert("RGB")).copy()
+        U = torch.from_numpy(array).permute(2, 0, 1)[None].double()
+        try:
+            return splat(U, torch.tensor([self.theta], dtype=torch.float64))
+        except ValueError:
+            return None
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        rows = ", ".join("[" + ", ".join(f"{v:g}" for v in row) + "]" for row in _six(self.theta))
+        return f"MappingExplorer(picture={self._picture!r}, theta=[{rows}], mode={self.mode!r})"
+
+    def _state(self) -> dict[str, Any]:
+        # All of θ's digits: a pixel half-way between two must fall to the same side as here.
+        return {"theta": self.theta, "mode": self.mode, **self._picture_state()}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        done = self.splat()
+        words = describe(_six(self.theta), self.image.size[::-1])
+        if done is None:
+            found = "θ has no inverse, and forward mapping no answer"
+        else:
+            found = (
+                f"{int(done.holes.sum())} holes and {int(done.collisions.sum())} collisions "
+                f"among {done.hits.numel()} pixels"
+            )
+        text = (
+            f"A {self._label()}, small. {words} Left, by forward mapping: {found}. Right, by "
+            "inverse mapping: every pixel has a value."
+        )
+        U = torch.from_numpy(np.asarray(self.image.convert("RGB")).copy())
+        theta = torch.tensor([self.theta], dtype=torch.float64)
+        U = U.permute(2, 0, 1)[None].double()
+        V = sample(U, affine_grid(theta, U.shape[2:]), self.mode)
+        panels = [V]
+        if done is not None:
+            red = torch.tensor([0xD5, 0x5E, 0x00], dtype=torch.float64).view(1, 3, 1, 1)
+            panels = [torch.where(done.holes[:, None], red, done.V), V]
+        return _still_panels(panels, [OUTPUT] * len(panels)), text
+
+
+def _still_panels(panels: Sequence[torch.Tensor], colours: Sequence[str]) -> Image.Image:
+    """Draw small pictures, values to 255, side by side, their pixels as squares."""
+    images = []
+    for panel in panels:
+        array = panel[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+        image = Image.fromarray(array)
+        scale = max(1, 192 // max(image.size))
+        images.append(
+            image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        )
+    width = sum(image.width for image in images) + 24 * len(images)
+    canvas = Image.new("RGB", (width, max(image.height for image in images) + 24), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = 12
+    for image, colour in zip(images, colours, strict=True):
+        canvas.paste(image, (left, 12))
+        draw.rectangle(
+            [left - 4, 8, left + image.width + 3, image.height + 15], outline=colour, width=4
+        )
+        left += image.width + 24
+    return canvas
+
+
 # --- All of them ---
 
 
 EXPLORABLES: dict[str, type[_Explorable]] = {
-    one._kind: one for one in (ThetaExplorer, PoolingExplorer, BilinearExplorer)
+    one._kind: one for one in (ThetaExplorer, PoolingExplorer, MappingExplorer, BilinearExplorer)
 }
 """By the name that a page calls them: what the book's directive takes."""

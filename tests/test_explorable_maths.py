@@ -244,6 +244,27 @@ def test_slopes_are_autograds(js, mode):
             np.testing.assert_allclose(mine, per_unit[0, 0], rtol=0, atol=1e-11)
 
 
+def test_splat_is_the_packages(js):
+    rng = np.random.default_rng(8)
+    exact = [affine.rotation(angle, dtype=torch.float64)[0].tolist() for angle in (30, 45, 90)]
+    exact += [affine.scaling(s, dtype=torch.float64)[0].tolist() for s in (0.25, 0.5, 2, 3)]
+    for height, width, channels in ((16, 16, 3), (7, 12, 1), (1, 4, 1)):
+        image = rng.random((height, width, channels))
+        picture = {"width": width, "height": height, "channels": channels}
+        picture["data"] = image.ravel().tolist()
+        U = torch.tensor(image).permute(2, 0, 1)[None]
+        for theta in [*thetas(12).tolist(), *exact]:
+            got = js(
+                "(({data, hits, holes}) => [[...data], [...hits], holes])(m.splat(...a))",
+                [picture, theta],
+            )
+            done = sampling.splat(U, torch.tensor([theta], dtype=torch.float64))
+            np.testing.assert_allclose(got[0], done.V[0].permute(1, 2, 0).ravel(), atol=1e-15)
+            assert got[1] == done.hits.ravel().tolist()
+            assert got[2] == done.holes.ravel().tolist()
+        assert js("m.splat(...a)", [picture, [[1, 2, 0], [2, 4, 0]]]) is None
+
+
 def test_patterns_are_the_packages(js):
     assert {name: js("m.pattern(a)", name) for name in PATTERNS} == PATTERNS
 

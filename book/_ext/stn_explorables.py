@@ -1,9 +1,9 @@
 """Explorables in the book's static pages: they need no kernel and nobody else's scripts.
 
 An explorable's HTML, in a chapter's committed output or from the directive below, is an element
-with `data-stn-widget` and a picture in it. Each page that has some is given one classic script for the
-kinds that it has: it holds their ES module as text and imports it from a Blob, because a browser
-refuses `<script type="module" src=…>` on a page opened from disk.
+with `data-stn-widget` and a picture in it. Each page that has some is given one classic script for
+the kinds that it has: it holds their ES module as text and imports it from a Blob, because a
+browser refuses `<script type="module" src=…>` on a page opened from disk.
 
 In a Markdown page; the options are those of the explorable's class, and all may be left out:
 

@@ -283,6 +283,37 @@ export function warp(picture, theta, output = picture, mode = "bilinear") {
   return result;
 }
 
+// Forward mapping, as `splat` does it: each input pixel goes to the output pixel nearest to where it
+// moves; several leave their mean. null for a singular θ.
+export function splat(picture, theta, output = picture) {
+  const forward = invert(theta);
+  if (!forward) return null;
+  const { channels } = picture;
+  const count = output.width * output.height;
+  const hits = new Uint32Array(count);
+  const data = new Float64Array(count * channels);
+  const xs = centres(picture.width);
+  // Less a thousandth of a pixel, as there: half-way between two pixels is left and up.
+  const land = (position, side) => halfToEven(toPixel(position, side) - 1e-3);
+  centres(picture.height).forEach((y, i) => xs.forEach((x, j) => {
+    const [movedX, movedY] = transformPoint(forward, [x, y]);
+    const column = land(movedX, output.width);
+    const row = land(movedY, output.height);
+    if (!(column >= 0 && column < output.width && row >= 0 && row < output.height)) return;
+    const place = row * output.width + column;
+    hits[place]++;
+    for (let c = 0; c < channels; c++) {
+      data[place * channels + c] += picture.data[(i * picture.width + j) * channels + c];
+    }
+  }));
+  for (let k = 0; k < data.length; k++) data[k] /= Math.max(hits[Math.floor(k / channels)], 1);
+  // A hole: nothing landed, although what is seen there lies inside the picture.
+  const columns = [...centres(output.width)];
+  const covered = [...centres(output.height)].flatMap((y) => columns.map((x) =>
+    transformPoint(theta, [x, y]).every((position) => Math.abs(position) < 1)));
+  return { data, hits, holes: covered.map((inside, k) => inside && hits[k] === 0) };
+}
+
 // What the screen shows: the same as `warp`, bilinear, into RGBA bytes, for the speed of a frame.
 // The test compares the two.
 export function warpInto(rgba, picture, theta, output = picture) {
