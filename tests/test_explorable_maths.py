@@ -4,6 +4,7 @@ It runs in the browser, where readers run it; without a Chromium these tests are
 """
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -263,6 +264,69 @@ def test_splat_is_the_packages(js):
             assert got[1] == done.hits.ravel().tolist()
             assert got[2] == done.holes.ravel().tolist()
         assert js("m.splat(...a)", [picture, [[1, 2, 0], [2, 4, 0]]]) is None
+
+
+def blurred(U, sigma):
+    """As the explorable blurs, by PyTorch's convolution."""
+    if not sigma:
+        return U
+    reach = math.ceil(3 * sigma)
+    weights = torch.exp(
+        -(torch.arange(-reach, reach + 1.0, dtype=torch.float64) ** 2) / 2 / sigma**2
+    )
+    weights = weights / weights.sum()
+    U = F.conv2d(U, weights.view(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(U, weights.view(1, 1, -1, 1), padding=(reach, 0))
+
+
+def misfit(U, target, pose):
+    """The loss and its gradient, by PyTorch's sampler and autograd."""
+    pose = pose.clone().requires_grad_()
+    tx, ty, alpha = pose
+    cos, sin = alpha.cos(), alpha.sin()
+    theta = torch.stack([torch.stack([cos, -sin, tx]), torch.stack([sin, cos, ty])])[None]
+    V = F.grid_sample(U, F.affine_grid(theta, list(target.shape), False), align_corners=False)
+    loss = (V - target).square().mean()
+    return loss.item(), *torch.autograd.grad(loss, pose)
+
+
+@pytest.mark.parametrize("sigma", [0, 2])
+def test_descent_is_autograds(js, sigma):
+    """Each gradient, and then thirty steps."""
+    rng = np.random.default_rng(9)
+    image = torch.tensor(rng.random((1, 1, 14, 14)))
+    U = blurred(image, sigma)
+    given = {"width": 14, "height": 14, "channels": 1, "data": image.ravel().tolist()}
+    got = js("[...m.gaussianBlur(a[0], a[1]).data]", [given, sigma])
+    np.testing.assert_allclose(got, U.ravel(), rtol=0, atol=1e-15)
+    picture = {**given, "data": U.ravel().tolist()}
+    for pose in rng.uniform(-0.6, 0.6, (30, 3)):
+        loss, gradient = misfit(U, U, torch.tensor(pose))
+        found = js("m.misfit(a[0], a[0], a[1])", [picture, pose.tolist()])
+        assert found["loss"] == pytest.approx(loss, abs=1e-13)
+        np.testing.assert_allclose(found["gradient"], gradient, rtol=0, atol=1e-9)
+    for turn in (False, True):
+        begin = [0.21, -0.13, 0.3 * turn]
+        found = js(
+            """(() => {
+              let [picture, pose, turn] = a;
+              const poses = [];
+              for (let k = 0; k < 30; k++) {
+                pose = m.descend(pose, m.misfit(picture, picture, pose).gradient, 0.1, turn);
+                poses.push(pose);
+              }
+              return poses;
+            })()""",
+            [picture, begin, turn],
+        )
+        pose, expected = torch.tensor(begin, dtype=torch.float64), []
+        for _ in range(30):
+            gradient = misfit(U, U, pose)[1] * torch.tensor([1, 1, float(turn)])
+            pose = pose - 0.1 * gradient
+            expected.append(pose.tolist())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+        theta = js("m.poseTheta(a)", begin)
+        np.testing.assert_allclose(js("m.thetaPose(a)", theta), begin, atol=1e-15)
 
 
 def test_patterns_are_the_packages(js):

@@ -57,6 +57,8 @@ class Explorable(SphinxDirective):
         "shift": int,
         "stride": int,
         "blur": int,
+        "rate": float,
+        "turn": directives.flag,
     }
 
     def run(self) -> list[nodes.Node]:
@@ -64,7 +66,9 @@ class Explorable(SphinxDirective):
         if kind not in EXPLORABLES:
             raise self.error(f"no explorable {kind!r}; there are {', '.join(EXPLORABLES)}")
         try:
-            made = EXPLORABLES[kind](**self.options)
+            # A flag's value is None.
+            options = {key: value is None or value for key, value in self.options.items()}
+            made = EXPLORABLES[kind](**options)
         except (TypeError, ValueError, LookupError) as error:
             raise self.error(str(error)) from error
         except Exception as error:  # traitlets' own error derives from Exception alone

@@ -384,3 +384,81 @@ export function blurPool(signal, stride, taps = 0) {
     sum + (weight / total) * roll(maxima, middle - tap)[k], 0));
   return { maxima, blurred, output: blurred.filter((_, k) => k % stride === 0) };
 }
+
+// --- Registration by gradient descent on θ: a shift and a turn ---
+
+// Gaussian blur, cut off at three standard deviations; zeros outside. One channel.
+export function gaussianBlur(picture, sigma) {
+  if (!sigma) return picture;
+  const { width, height } = picture;
+  const reach = Math.ceil(3 * sigma);
+  const weights = Array.from({ length: 2 * reach + 1 },
+    (_, k) => Math.exp(-((k - reach) ** 2) / (2 * sigma * sigma)));
+  const total = weights.reduce((sum, weight) => sum + weight);
+  const along = (data, step, count, start) => {
+    const result = new Float64Array(data.length);
+    for (let place = 0; place < data.length; place++) {
+      const own = start(place);
+      for (let k = Math.max(-reach, -own); k <= Math.min(reach, count - 1 - own); k++) {
+        result[place] += (weights[k + reach] / total) * data[place + k * step];
+      }
+    }
+    return result;
+  };
+  const rows = along(picture.data, 1, width, (place) => place % width);
+  const data = along(rows, width, height, (place) => Math.floor(place / width));
+  return { ...picture, data };
+}
+
+// θ of a pose [tx, ty, α], α in radians, and back.
+export const poseTheta = ([tx, ty, alpha]) => [
+  [Math.cos(alpha), -Math.sin(alpha), tx], [Math.sin(alpha), Math.cos(alpha), ty],
+];
+
+export const thetaPose = ([[a, , tx], [c, , ty]]) => [tx, ty, Math.atan2(c, a)];
+
+// The mean squared difference of V and the target, and its gradient by [tx, ty, α]: the chain of
+// ∂L/∂V, ∂V/∂x and ∂x/∂θ. One channel, bilinear.
+export function misfit(picture, target, pose) {
+  const { width, height, data } = picture;
+  const [[cos, back, tx], [sin, , ty]] = poseTheta(pose);
+  const [xs, ys] = [centres(target.width), centres(target.height)];
+  const ownX = ownPixels(width, target.width);
+  const ownY = ownPixels(height, target.height);
+  const count = target.width * target.height;
+  const output = new Float64Array(count);
+  const gradient = [0, 0, 0];
+  let loss = 0;
+  const at = (column, row) => (column >= 0 && column < width && row >= 0 && row < height
+    ? data[row * width + column] : 0);
+  for (let i = 0, place = 0; i < target.height; i++) {
+    for (let j = 0; j < target.width; j++, place++) {
+      const [x, y] = [xs[j], ys[i]];
+      const px = ownX[j] + ((cos * x + back * y + tx - x) * width) / 2;
+      const py = ownY[i] + ((sin * x + cos * y + ty - y) * height) / 2;
+      let [value, alongX, alongY] = [0, 0, 0];
+      if (px >= -1 && px < width && py >= -1 && py < height) {
+        const left = Math.floor(px);
+        const top = Math.floor(py);
+        const [fx, fy] = [px - left, py - top];
+        const [a, b] = [at(left, top), at(left + 1, top)];
+        const [c, d] = [at(left, top + 1), at(left + 1, top + 1)];
+        value = (1 - fy) * ((1 - fx) * a + fx * b) + fy * ((1 - fx) * c + fx * d);
+        alongX = (((1 - fy) * (b - a) + fy * (d - c)) * width) / 2;
+        alongY = (((1 - fx) * (c - a) + fx * (d - b)) * height) / 2;
+      }
+      output[place] = value;
+      const gap = value - target.data[place];
+      loss += (gap * gap) / count;
+      const share = (2 * gap) / count;
+      gradient[0] += share * alongX;
+      gradient[1] += share * alongY;
+      gradient[2] += share * (alongX * (back * x - cos * y) + alongY * (cos * x + back * y));
+    }
+  }
+  return { loss, gradient, output };
+}
+
+// One step down the slope; without `turn`, of the shift alone.
+export const descend = (pose, gradient, rate, turn) =>
+  pose.map((value, k) => (k < 2 || turn ? value - rate * gradient[k] : value));
