@@ -991,7 +991,7 @@ class DescentExplorer(_Pictured):
             when left out.
         blur: 0, 2 or 4: the standard deviation of a Gaussian, in pixels.
         turn: descend in the angle too.
-        rate: η, the step size: 0.03, 0.1, 0.3 or 1.
+        rate: η, the step size: 0.03, 0.1 or 0.3.
 
     Raises:
         TypeError: picture is of another type or dtype.
@@ -1008,7 +1008,7 @@ class DescentExplorer(_Pictured):
     """θ as a list of two lists of three floats."""
     blur = traitlets.Enum((0, 2, 4), 0).tag(sync=True)
     turn = traitlets.Bool(False).tag(sync=True)
-    rate = traitlets.Enum((0.03, 0.1, 0.3, 1.0), 0.1).tag(sync=True)
+    rate = traitlets.Enum((0.03, 0.1, 0.3), 0.1).tag(sync=True)
     steps = traitlets.Int(0).tag(sync=True)
     """How many steps have been taken since the start."""
     loss = traitlets.Float(None, allow_none=True).tag(sync=True)

@@ -284,7 +284,7 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   };
   const blurs = options("Blur", { 0: "None", 2: "2 pixels", 4: "4 pixels" },
     (value) => change({ blur: Number(value) }));
-  const rates = options("Step size η", { 0.03: "0.03", 0.1: "0.1", 0.3: "0.3", 1: "1" },
+  const rates = options("Step size η", { 0.03: "0.03", 0.1: "0.1", 0.3: "0.3" },
     (value) => change({ rate: Number(value) }));
   const turns = options("Find", { false: "Shift", true: "Shift and turn" }, (value) => {
     stop();
