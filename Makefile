@@ -31,7 +31,8 @@ serve: _build/.done ## Build the site and serve it on http://127.0.0.1:8000
 ##@ Check
 test: lint ## Run all tests, and compare every chapter's outputs with a fresh run
 	$(CHAPTER_ENV) $(BIN)/python -m pytest tests chapters \
-	  --nbval --nbval-cell-timeout=120 -n 2 --dist loadscope
+	  --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
+	  -n 2 --dist loadscope
 
 lint: $(VENV)/.ready ## Check style and formatting
 	$(BIN)/ruff check .

@@ -9,7 +9,9 @@ those above it:
 `stn_tutorial.sampling`   nearest, bilinear and bicubic sampling, splatting (4, 5)
 `stn_tutorial.transformer`  `SpatialTransformer`, the module for your own network
 `stn_tutorial.data`       pictures, embedded digits, MNIST
+`stn_tutorial.training`   the training loop, accuracy, probabilities
 `stn_tutorial.viz`        the book's figures
+`stn_tutorial.widgets`    the explorables: θ sliders that move the picture (3, 4, 5)
 ========================  ======================================================================
 
 One convention holds everywhere: θ maps *output* coordinates to *input* coordinates; coordinates

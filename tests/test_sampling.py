@@ -728,7 +728,10 @@ def test_imports_nothing_of_torchs_sampling(name):
     assert not used & theirs
 
 
-LAYERS = ["_checks", "affine", "grids", "sampling", "transformer", "data", "viz"]
+LAYERS = [
+    *("_checks", "affine", "grids", "sampling", "transformer", "data", "training", "viz"),
+    *("_bundle", "widgets"),
+]
 FOLDER = Path(stn_tutorial.__file__).parent
 
 

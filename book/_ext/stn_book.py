@@ -6,6 +6,7 @@ tests/test_site.py holds it to that.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -38,21 +39,26 @@ def add_static_files(app: Sphinx) -> None:
     app.add_css_file("stn-book.css")
 
 
-def drop_thebe(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Leave out what runs code in the page, which this book does not use."""
+def drop_unused(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Leave out what runs code in the page, and what folds admonitions: this book has neither."""
     for files in ("script_files", "css_files"):
         context[files] = [
             file
             for file in context[files]
-            if "thebe" not in f"{file.filename} {file.attributes}".lower()
+            if not re.search("thebe|togglebutton", f"{file.filename} {file.attributes}".lower())
         ]
 
 
 def prune(app: Sphinx, exception: Exception | None) -> None:
-    """Remove what no page loads: most of MathJax, and the source maps of the theme's scripts."""
+    """Remove what no page needs: most of MathJax, the theme's source maps, its second icons."""
     if exception:
         return
     static = Path(app.outdir) / "_static"
+    # The theme draws its icons twice, by web fonts and by a script of 1.5 MB. The fonts suffice.
+    (static / "scripts" / "fontawesome.js").write_text("// Icons come from the web fonts.\n")
+    # And it reports its own doings in the console, where a reader would look for errors.
+    theme = static / "scripts" / "pydata-sphinx-theme.js"
+    theme.write_text(re.sub(r"console\.log\(", "void(", theme.read_text("utf-8")), "utf-8")
     for source_map in static.rglob("*.map"):
         source_map.unlink()
     mathjax = static / "mathjax"
@@ -66,6 +72,6 @@ def prune(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_public_address)
     app.connect("builder-inited", add_static_files)
-    app.connect("html-page-context", drop_thebe, priority=900)  # after the theme has added them
+    app.connect("html-page-context", drop_unused, priority=900)  # after the theme has added them
     app.connect("build-finished", prune, priority=900)  # after they have been copied
     return {"parallel_read_safe": True, "parallel_write_safe": True}
