@@ -49,7 +49,7 @@ SIDE = 128
 LARGEST = 256
 """Longest side of a picture that is given; a larger one is shrunk."""
 
-QUALITY = 78
+QUALITY = 74
 """Of the photographs that pages carry, as WebP counts."""
 
 SHOWS = ("grid", "point", "weights")

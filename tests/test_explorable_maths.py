@@ -37,7 +37,7 @@ def js():
               const blob = new Blob([code], {type: 'text/javascript'});
               window.m = await import(URL.createObjectURL(blob));
             }""",
-            bundle(*EXPLORABLES),
+            bundle(*EXPLORABLES, whole=True),
         )
         yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
         browser.close()
