@@ -2,8 +2,8 @@
 
 Run it with `python -m benchmarks.explorable`; it prints a table and writes
 `book/results/bench_explorable.json`. A frame is everything that one move of a slider, or one step
-of descent, causes: the event, the warp, all pictures with grids, handles and words. Reading a pixel back at the end
-makes the browser carry out what it would put off.
+of descent, causes: the event, the warp, all pictures with grids, handles and words. Reading a
+pixel back at the end makes the browser carry out what it would put off.
 """
 
 import json
@@ -38,7 +38,8 @@ MEASURE = """async ([kind, frames]) => {
     const start = performance.now();
     if (kind === 'descent') (k % 60 ? step : reset).click();
     else {
-      slider.value = slider.min / 2 + slider.max / 2 + Math.sin(k) * 0.35 * (slider.max - slider.min);
+      const [low, high] = [Number(slider.min), Number(slider.max)];
+      slider.value = (low + high) / 2 + Math.sin(k) * 0.35 * (high - low);
       slider.dispatchEvent(new Event('input'));
     }
     const now = asked;

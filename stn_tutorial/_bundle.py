@@ -33,7 +33,8 @@ def join(sources: dict[str, str], *entries: str) -> tuple[str, list[str]]:
         *entries: the files that import, directly or not, all that they need.
 
     Returns:
-        The joined text without imports, comments and the word `export`, and the names that were exported.
+        The joined text without imports, comments and the word `export`, and the names that were
+        exported.
     """
     done: list[str] = []
     lines: list[str] = []

@@ -843,8 +843,9 @@ def _still_rows(rows: list[tuple[str, list[float]]], stride: int) -> Image.Image
             draw.rectangle(box, fill=(grey, grey, grey), outline=colour, width=8)
             middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
             draw.text(middle, f"{value:g}", "black" if value > 0.45 else "white", font, "mm")
-    scale = 560 / width
-    return canvas.resize((560, round(canvas.height * scale)), Image.Resampling.LANCZOS)
+    scale = min(0.4, 560 / width)
+    size = (round(width * scale), round(canvas.height * scale))
+    return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
 # --- Forward and inverse mapping ---
