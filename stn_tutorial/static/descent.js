@@ -134,6 +134,7 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
 
   let map = { key: "", values: new Array(CELLS * CELLS).fill(NaN), next: 0 };
   let charting;
+  let drawn = false;
 
   function chart() {
     const angle = Math.round(pose[2] * 20) / 20;
@@ -145,6 +146,12 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
 
   function chartMore() {
     charting = undefined;
+    // Not in a frame that has been drawn in.
+    if (drawn) {
+      drawn = false;
+      charting = requestAnimationFrame(chartMore);
+      return;
+    }
     const began = performance.now();
     while (map.next < CELLS * CELLS && performance.now() - began < 3) {
       const [column, row] = [map.next % CELLS, Math.floor(map.next / CELLS)];
@@ -312,6 +319,7 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   // --- All together ---
 
   const draw = frames(() => {
+    drawn = true;
     for (const self of [overlay, land, curve]) self.draw();
     for (const grip of grips) grip.put(...place(pose));
     blurs.update(state.blur);

@@ -433,16 +433,22 @@ export function misfit(picture, target, pose) {
     ? data[row * width + column] : 0);
   for (let i = 0, place = 0; i < target.height; i++) {
     for (let j = 0; j < target.width; j++, place++) {
-      const [x, y] = [xs[j], ys[i]];
+      const x = xs[j];
+      const y = ys[i];
       const px = ownX[j] + ((cos * x + back * y + tx - x) * width) / 2;
       const py = ownY[i] + ((sin * x + cos * y + ty - y) * height) / 2;
-      let [value, alongX, alongY] = [0, 0, 0];
+      let value = 0;
+      let alongX = 0;
+      let alongY = 0;
       if (px >= -1 && px < width && py >= -1 && py < height) {
         const left = Math.floor(px);
         const top = Math.floor(py);
-        const [fx, fy] = [px - left, py - top];
-        const [a, b] = [at(left, top), at(left + 1, top)];
-        const [c, d] = [at(left, top + 1), at(left + 1, top + 1)];
+        const fx = px - left;
+        const fy = py - top;
+        const a = at(left, top);
+        const b = at(left + 1, top);
+        const c = at(left, top + 1);
+        const d = at(left + 1, top + 1);
         value = (1 - fy) * ((1 - fx) * a + fx * b) + fy * ((1 - fx) * c + fx * d);
         alongX = (((1 - fy) * (b - a) + fy * (d - c)) * width) / 2;
         alongY = (((1 - fx) * (c - a) + fx * (d - b)) * height) / 2;
