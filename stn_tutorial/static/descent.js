@@ -84,26 +84,17 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   }
 
   function paintLand(context, self) {
-    const canvas = h("canvas", { width: CELLS, height: CELLS });
-    const image = canvas.getContext("2d").createImageData(CELLS, CELLS);
-    const top = Math.max(...map.values.filter(Number.isFinite), 1e-12);
-    map.values.forEach((loss, k) => {
-      // Dark is low: the path runs into the valley.
-      const light = Number.isFinite(loss) ? 30 + 205 * Math.sqrt(loss / top) : 128;
-      image.data.set([light, light, light, 255], 4 * k);
-    });
-    canvas.getContext("2d").putImageData(image, 0, 0);
     context.imageSmoothingEnabled = true;
     const [left, high] = self.place(-1, -1);
     const side = 2 * self.scale;
-    context.drawImage(canvas, left, high, side, side);
+    context.drawImage(relief, left, high, side, side);
     frame(context, colours.line, [left, high, side, side]);
     const [x, y] = self.place(0, 0);
     stroke(context, colours, colours.input, 2, [[x - 6, y], [x + 6, y]]);
     stroke(context, colours, colours.input, 2, [[x, y - 6], [x, y + 6]]);
     const points = path.map((point) => self.place(...point));
     stroke(context, colours, colours.theta, 2, points);
-    if (points.length < 80) for (const point of points) dot(context, ...point, 2.5, colours.theta);
+    if (points.length < 40) for (const point of points) dot(context, ...point, 2.5, colours.theta);
     dot(context, ...points.at(-1), 6, "#fff", colours.theta);
   }
 
@@ -132,7 +123,8 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
 
   // --- The landscape, computed in the pauses: a frame has eight milliseconds ---
 
-  let map = { key: "", values: new Array(CELLS * CELLS).fill(NaN), next: 0 };
+  let map = { key: "" };
+  const relief = h("canvas", { width: CELLS, height: CELLS });
   let charting;
   let drawn = false;
 
@@ -140,7 +132,7 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
     const angle = Math.round(pose[2] * 20) / 20;
     const key = [state._picture, picture.width, state.blur, angle].join();
     if (key === map.key) return;
-    map = { key, angle, values: map.values, next: 0, fresh: new Array(CELLS * CELLS).fill(NaN) };
+    map = { key, angle, values: new Array(CELLS * CELLS), next: 0 };
     charting ??= requestAnimationFrame(chartMore);
   }
 
@@ -159,11 +151,19 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
       const [[a, b], [c, d]] = poseTheta([0, 0, map.angle]);
       // θ that puts the picture's middle at (x, y).
       const one = [-(a * x + b * y), -(c * x + d * y), map.angle];
-      map.fresh[map.next++] = misfit(picture, picture, one).loss;
+      map.values[map.next++] = misfit(picture, picture, one).loss;
     }
     if (map.next < CELLS * CELLS) charting = requestAnimationFrame(chartMore);
     else {
-      map.values = map.fresh;
+      const context = relief.getContext("2d");
+      const image = context.createImageData(CELLS, CELLS);
+      const top = Math.max(...map.values, 1e-12);
+      map.values.forEach((loss, k) => {
+        // Dark is low: the path runs into the valley.
+        const light = 30 + 205 * Math.sqrt(loss / top);
+        image.data.set([light, light, light, 255], 4 * k);
+      });
+      context.putImageData(image, 0, 0);
       draw();
     }
   }
