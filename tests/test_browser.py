@@ -287,7 +287,7 @@ def test_number_entry_and_its_errors(tab):
 def test_handles_by_mouse_and_by_key(tab, name, theta):
     page = tab()
     one = page.locator(".stn-explorable").first
-    grip = one.get_by_role("button", name=name)
+    grip = one.get_by_role("slider", name=name)
     grip.scroll_into_view_if_needed()
     unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.45
     x, y = centre(grip)
@@ -310,13 +310,14 @@ def test_handles_by_mouse_and_by_key(tab, name, theta):
 def test_picked_pixel_by_mouse_and_by_key(tab):
     page = tab("chapter")
     one = page.locator(".stn-explorable").first  # F, turned by a quarter, weights shown
+    first = one.get_by_role("slider", name="Pixel of the output").get_attribute("aria-valuetext")
     output = one.locator(".output canvas")
     output.scroll_into_view_if_needed()
     box = output.bounding_box()
     unit = box["width"] / 2 / 1.12
     at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.click(at[0] + 0.5 * unit, at[1] - 0.3 * unit)
-    pick = one.get_by_role("button", name="Pixel of the output")
+    pick = one.get_by_role("slider", name="Pixel of the output")
     inspector = one.locator(".inspector")
     expect(inspector).to_contain_text("Output pixel (96, 44)")
     expect(inspector).to_contain_text("column 83.00, row 96.00")  # x reads −y, y reads x
@@ -328,6 +329,24 @@ def test_picked_pixel_by_mouse_and_by_key(tab):
     page.mouse.move(at[0] - 0.5 * unit, at[1] + 0.5 * unit, steps=5)
     page.mouse.up()
     expect(inspector).to_contain_text("Output pixel (32, 96)")
+    one.get_by_role("button", name="Reset").click()
+    expect(pick).to_have_attribute("aria-valuetext", first)
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"), [("−0.35", "-0.35"), ("0,5", "0.5"), ("1/2", "0"), ("hello", "0")]
+)
+def test_a_number_is_taken_as_it_was_meant_or_not_at_all(tab, typed, taken):
+    page = tab(reduced_motion="reduce")
+    one = page.locator(".stn-explorable").first
+    field = one.get_by_role("spinbutton", name="θ, row 1, column 3, as a number")
+    one.get_by_role("button", name="Identity").click()
+    field.focus()
+    page.keyboard.insert_text(typed)
+    expect(field).to_have_value(taken)
+    expect(one.get_by_role("slider", name="Origin")).to_have_attribute(
+        "aria-valuetext", f"{float(taken):.2f}, 0.00".replace("-", "−")
+    )
 
 
 def test_weights_are_those_of_the_point(tab):
@@ -357,7 +376,7 @@ def test_touch_moves_a_handle(tab):
     one = page.locator(".stn-explorable").first
     one.get_by_role("button", name="Zoom").tap()
     settled(one, 0.5, 0, 0, 0, 0.5, 0)
-    grip = one.get_by_role("button", name="Origin")
+    grip = one.get_by_role("slider", name="Origin")
     grip.scroll_into_view_if_needed()
     x, y = centre(grip)
     unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.45
@@ -578,7 +597,7 @@ def test_point_by_mouse_and_by_key(shown):
     stage, page = one.locator(".reading .plane").first, one.page
     stage.scroll_into_view_if_needed()
     unit = stage.bounding_box()["width"] / 6.6
-    grip = one.get_by_role("button", name="Point")
+    grip = one.get_by_role("slider", name="Point")
     drag(page, grip, unit, -0.5 * unit)
     fields = one.locator("input[type=number]")
     at = [float(fields.nth(k).input_value()) for k in (0, 1)]
@@ -685,12 +704,12 @@ def test_descent_plays_and_pauses(shown):
 def test_start_is_dragged(shown):
     one = shown("descent")
     unit = one.locator(".duo .plane").first.bounding_box()["width"] / 2 / 1.04
-    grip = one.get_by_role("button", name="The picture", exact=True)
+    grip = one.get_by_role("slider", name="The picture", exact=True)
     drag(one.page, grip, -0.2 * unit, -0.4 * unit)
     words = one.locator(".words").inner_text()
     found = re.search(r"([\d.]+) to the right, ([\d.]+) above", words)
     assert [float(one) for one in found.groups()] == pytest.approx([0.3, 0.1], abs=0.02)
-    start = one.get_by_role("button", name="Start, on the landscape")
+    start = one.get_by_role("slider", name="Start, on the landscape")
     start.press("Shift+ArrowLeft")
     expect(one.locator(".words")).to_contain_text(f"lies {float(found[1]) - 0.2:.2f} to the right")
     assert one.page.url.endswith("maps.html")
@@ -707,7 +726,7 @@ def test_touch_moves_each(shown, kind):
         one.get_by_role("button", name="Shear").tap()
     else:
         name = "Point" if kind == "bilinear" else "The picture"
-        grip = one.get_by_role("button", name=name, exact=True)
+        grip = one.get_by_role("slider", name=name, exact=True)
         grip.scroll_into_view_if_needed()
         x, y = centre(grip)
         touch = one.page.context.new_cdp_session(one.page)

@@ -153,7 +153,7 @@ def test_widget_and_kernel_hold_the_same_theta(lab):
     expect(lab.locator(".jp-CodeCell")).to_have_count(len(CELLS))
     dragged[2] = round(dragged[2] + 0.01, 2)
     assert fields(explorable) == dragged
-    explorable.get_by_role("button", name="Pixel of the output").press("ArrowRight")
+    explorable.get_by_role("slider", name="Pixel of the output").press("ArrowRight")
     printed = run(lab, 1).locator(".jp-OutputArea-output").inner_text()
     theta = [float(number) for number in re.findall(r"-?\d+\.\d+", printed)]
     assert theta == pytest.approx(dragged, abs=1e-9)
@@ -177,7 +177,7 @@ def test_widget_and_kernel_hold_the_same_theta(lab):
     both = run(lab, 5).locator("[data-stn-ready]")
     expect(both).to_have_count(2)
     point, descent = both.nth(0), both.nth(1)
-    point.get_by_role("button", name="Point").press("ArrowRight")
+    point.get_by_role("slider", name="Point").press("ArrowRight")
     point.get_by_role("button", name="Bicubic").click()
     descent.get_by_role("button", name="Step", exact=True).click()
     expect(descent.locator(".words")).to_contain_text("After 1 step the loss is 0.2328")

@@ -22,7 +22,12 @@ def run(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         resources = {"metadata": {"path": folder}}
-        NotebookClient(notebook, kernel_name="python3", resources=resources).execute()
+        NotebookClient(
+            notebook,
+            kernel_name="python3",
+            coalesce_streams=True,  # of a progress bar, keep what it left and not what it overwrote
+            resources=resources,
+        ).execute()
     normalise(notebook)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):

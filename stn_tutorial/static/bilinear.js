@@ -308,7 +308,7 @@ explorable("bilinear", ({ model, root, announce, onTheme }) => {
   const draw = frames(() => {
     take();
     for (const self of [stage, across, down]) self.draw();
-    grip.put(...point);
+    grip.put(...point, point.map((value) => number(value)).join(", "));
     xField.bounds(-1, picture.width);
     yField.bounds(-1, picture.height);
     xField.update(point[0]);

@@ -321,7 +321,8 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   const draw = frames(() => {
     drawn = true;
     for (const self of [overlay, land, curve]) self.draw();
-    for (const grip of grips) grip.put(...place(pose));
+    const [x, y] = place(pose);
+    for (const grip of grips) grip.put(x, y, `${number(x)}, ${number(y)}`);
     blurs.update(state.blur);
     rates.update(state.rate);
     turns.update(state.turn);

@@ -321,10 +321,15 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     glideTheta(theta.flat(), next.flat(), () => entries.update(theta, true));
   }
 
-  const first = { theta: theta.map((row) => [...row]), picture: model.get("_picture") };
+  const first = {
+    theta: theta.map((row) => [...row]), picture: model.get("_picture"), pixel: model.get("pixel"),
+  };
   const reset = h("button", {
     type: "button", class: "chip quiet",
     onclick() {
+      save(model, { pixel: first.pixel });
+      pick = null;
+      setPicture(first.picture);
       save(model, { _picture: first.picture });
       goTo(first.theta);
     },
@@ -333,7 +338,6 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     const { width, height } = pictures[name];
     if (pick.column >= width || pick.row >= height) model.set("pixel", null);
     save(model, { _picture: name });
-    announce(`Picture: ${pictures[name].label}`);
   });
 
   // --- All together ---
@@ -383,11 +387,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     input.draw();
     result.draw();
     if (inspector.open) loupe.draw();
-    origin.put(...spread([theta[0][2], theta[1][2]]));
-    xTip.put(...spread(transformPoint(theta, [1, 0])));
-    yTip.put(...spread(transformPoint(theta, [0, 1])));
+    const said = (column) => `${number(theta[0][column])}, ${number(theta[1][column])}`;
+    origin.put(...spread([theta[0][2], theta[1][2]]), said(2));
+    xTip.put(...spread(transformPoint(theta, [1, 0])), said(0));
+    yTip.put(...spread(transformPoint(theta, [0, 1])), said(1));
     const { target } = looked();
-    pixel.put(...spread(target));
+    pixel.put(...spread(target), `column ${pick.column}, row ${pick.row}`);
     drawArrow(target);
     fillInspector();
     words.textContent = sentence();

@@ -333,6 +333,8 @@ export const css = (values) => `rgb(${(values.length === 3 ? values : [values[0]
 export function handle(self, { name, help, kind, moved, nudged, start, end, jump = false }) {
   const element = h("button", {
     type: "button", class: `handle ${kind}`, "aria-label": name, "aria-description": help,
+    // A slider and not a button: then a screen reader hands it the arrow keys, and says where it is.
+    role: "slider", "aria-valuemin": -20, "aria-valuemax": 20,
   });
   let grip;
   element.addEventListener("pointerdown", (event) => {
@@ -358,13 +360,16 @@ export function handle(self, { name, help, kind, moved, nudged, start, end, jump
     const arrow = {
       ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
     }[event.key];
+    if (event.key === "Home" || event.key === "End") event.preventDefault();
     if (!arrow || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     nudged(...arrow.map((step) => step * (event.shiftKey ? 10 : 1)));
     end?.();
   });
-  element.put = (x, y) => {
+  element.put = (x, y, words) => {
     element.at = [x, y];
+    element.setAttribute("aria-valuenow", x.toFixed(2));
+    element.setAttribute("aria-valuetext", words);
     // Out of view, it waits at the edge.
     const [left, top] = self.place(x, y).map((v, axis) =>
       Math.min(Math.max(v, 8), (axis ? self.height : self.size) - 8));
@@ -389,17 +394,40 @@ export function field({ name, label: said, low, high, step, jump, bound, onedit 
     type: "range", min: low, max: high, step, "aria-label": said,
     oninput: () => edit(Number(slider.value)),
   });
+  const least = () => (bound ? -bound : low);
+  const most = () => bound ?? high;
+  const show = () => { entry.value = Number(value.toFixed(3)); };
   const entry = h("input", {
-    type: "number", step: jump, "aria-label": `${said}, as a number`,
+    type: "number", min: least(), max: most(), step: jump, "aria-label": `${said}, as a number`,
     oninput() {
       const next = entry.valueAsNumber;
-      const valid = bound ? Math.abs(next) <= bound : next >= low && next <= high;
-      if (valid) edit(next);
+      const valid = next >= least() && next <= most();
+      if (valid) {
+        // A number too large for the slider had widened it; no thumb is held while one types.
+        [slider.min, slider.max] = [low, high];
+        edit(next);
+      }
       entry.setAttribute("aria-invalid", String(!valid));
     },
     // What was not a number gives way to what holds.
     onblur: () => setTimeout(() => update(value)),
     onfocus: () => entry.select(),
+    // A number field would drop a true minus or a comma and keep the digits.
+    onbeforeinput(event) {
+      const text = event.data ?? event.dataTransfer?.getData("text/plain") ?? "";
+      const plain = text.trim().replace("−", "-").replace(",", ".");
+      const strange = !/^[-+.\de]*$/i.test(plain);
+      if (plain === text && !strange) return;
+      event.preventDefault();
+      if (!strange) document.execCommand("insertText", false, plain);
+    },
+    onkeydown({ key }) {
+      const wrong = entry.getAttribute("aria-invalid") === "true";
+      if (!wrong || (key !== "Enter" && key !== "Escape")) return;
+      show();
+      entry.setAttribute("aria-invalid", "false");
+      entry.select();
+    },
   });
   function update(next, settle = false) {
     value = next;
@@ -407,10 +435,13 @@ export function field({ name, label: said, low, high, step, jump, bound, onedit 
     const limit = 2 ** Math.max(1, Math.ceil(Math.log2(Math.abs(value))));
     if (bound && limit > Number(slider.max)) [slider.min, slider.max] = [-limit, limit];
     slider.value = value;
-    if (entry !== entry.getRootNode().activeElement) entry.value = Number(value.toFixed(3));
+    if (entry !== entry.getRootNode().activeElement) show();
     entry.setAttribute("aria-invalid", "false");
   }
-  const bounds = (...ends) => { [slider.min, slider.max] = [low, high] = ends; };
+  const bounds = (...ends) => {
+    [low, high] = ends;
+    for (const one of [slider, entry]) [one.min, one.max] = ends;
+  };
   const element = h("div", { class: "cell" },
     h("span", { class: "name", "aria-hidden": "true" }, name), entry, slider);
   return { element, update, bounds };
