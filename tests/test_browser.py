@@ -597,7 +597,7 @@ def test_point_by_mouse_and_by_key(shown):
     stage, page = one.locator(".reading .plane").first, one.page
     stage.scroll_into_view_if_needed()
     unit = stage.bounding_box()["width"] / 6.6
-    grip = one.get_by_role("slider", name="Point")
+    grip = one.get_by_role("slider", name="Point", exact=True)
     drag(page, grip, unit, -0.5 * unit)
     fields = one.locator("input[type=number]")
     at = [float(fields.nth(k).input_value()) for k in (0, 1)]
@@ -617,6 +617,8 @@ def test_point_by_mouse_and_by_key(shown):
     # To a place on the picture that is pressed.
     middle = stage.bounding_box()["width"] / 2
     stage.locator("canvas").click(position={"x": middle + unit, "y": middle - unit})
+    expect(fields.nth(0)).to_have_attribute("aria-invalid", "false")
+    page.wait_for_timeout(100)
     assert [float(fields.nth(k).input_value()) for k in (0, 1)] == pytest.approx([3, 1], abs=0.03)
 
 
@@ -696,6 +698,7 @@ def test_descent_plays_and_pauses(shown):
     one.get_by_role("button", name="Play").click()
     expect(one.locator(".words")).to_contain_text("After 5 steps")
     one.get_by_role("button", name="Pause").click()
+    expect(one.get_by_role("button", name="Play")).to_be_visible()
     said = one.locator(".words").inner_text()
     one.page.wait_for_timeout(250)
     assert one.locator(".words").inner_text() == said

@@ -177,7 +177,7 @@ def test_widget_and_kernel_hold_the_same_theta(lab):
     both = run(lab, 5).locator("[data-stn-ready]")
     expect(both).to_have_count(2)
     point, descent = both.nth(0), both.nth(1)
-    point.get_by_role("slider", name="Point").press("ArrowRight")
+    point.get_by_role("slider", name="Point", exact=True).press("ArrowRight")
     point.get_by_role("button", name="Bicubic").click()
     descent.get_by_role("button", name="Step", exact=True).click()
     expect(descent.locator(".words")).to_contain_text("After 1 step the loss is 0.2328")
