@@ -4,6 +4,7 @@ One module for each idea, in the order in which the data meet them; a module imp
 those above it:
 
 ========================  ======================================================================
+`stn_tutorial.pooling`    blur-pool, and how steady a class is under shifts (chapters 1, 2)
 `stn_tutorial.affine`     θ: build, compose, invert, decompose, convert (chapter 3)
 `stn_tutorial.grids`      regular and sampling grids, normalised and pixel coordinates (3, 4)
 `stn_tutorial.sampling`   nearest, bilinear and bicubic sampling, splatting (4, 5)
