@@ -1,9 +1,9 @@
-"""Work per frame of the θ explorable: a 128×128 colour picture, in Chromium, on a CPU.
+"""Work per frame of the explorables, in Chromium, on a CPU; θ's is a 128×128 colour picture.
 
 Run it with `python -m benchmarks.explorable`; it prints a table and writes
-`book/results/bench_explorable.json`. A frame is everything that one move of a slider causes: the
-event, the warp, both pictures with the grid, handles and words. Reading a pixel back at the end
-makes the browser carry out what it would put off.
+`book/results/bench_explorable.json`. A frame is everything that one move of a slider, or one step
+of descent, causes: the event, the warp, all pictures with grids, handles and words. Reading a
+pixel back at the end makes the browser carry out what it would put off.
 """
 
 import json
@@ -16,25 +16,32 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import ThetaExplorer, embedded_pictures
+from stn_tutorial.widgets import EXPLORABLES
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "bench_explorable.json"
 FRAMES = 400
 GOAL = 8  # milliseconds, 95th percentile
 
-MEASURE = """async (frames) => {
+MEASURE = """async ([kind, frames]) => {
   const root = document.querySelector('.stn-explorable').shadowRoot;
   const sliders = [...root.querySelectorAll('input[type=range]')];
+  const button = (name) => [...root.querySelectorAll('button')].find(
+    (one) => one.textContent === name);
+  const [step, reset] = [button('Step'), button('Reset')];
   const canvases = [...root.querySelectorAll('canvas')].filter((one) => one.width > 0);
   let asked = [];
   window.requestAnimationFrame = (callback) => asked.push(callback);
   const times = [];
   for (let k = 0; k < frames; k++) {
-    const slider = sliders[k % 6];
+    const slider = sliders[k % sliders.length];
     const start = performance.now();
-    slider.value = Math.sin(k) * 1.5;
-    slider.dispatchEvent(new Event('input'));
+    if (kind === 'descent') (k % 60 ? step : reset).click();
+    else {
+      const [low, high] = [Number(slider.min), Number(slider.max)];
+      slider.value = (low + high) / 2 + Math.sin(k) * 0.35 * (high - low);
+      slider.dispatchEvent(new Event('input'));
+    }
     const now = asked;
     asked = [];
     now.forEach((callback) => callback(performance.now()));
@@ -46,18 +53,19 @@ MEASURE = """async (frames) => {
 }"""
 
 
-def measure(show, viewport, ratio):
+def measure(kind, options, viewport, ratio):
     """Milliseconds for each frame."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("benchmarks.explorable needs chromium, which is not on this machine")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    module, pictures = json.dumps(bundle("theta")), json.dumps(embedded_pictures())
+    explorable = EXPLORABLES[kind]
+    module, pictures = json.dumps(bundle(kind)), json.dumps(explorable.page_pictures())
     page_text = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Benchmark</title><body>'
-        f"{ThetaExplorer('temple', show=show).to_html()}<script>"
+        f"{explorable('temple', **options).to_html()}<script>"
         f"import(URL.createObjectURL(new Blob([{module}], {{type: 'text/javascript'}})))"
-        f".then((module) => module.mountPage('theta', {pictures}));</script>"
+        f".then((module) => module.mountPage('{kind}', {pictures}));</script>"
     )
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         path = Path(folder) / "page.html"
@@ -68,26 +76,31 @@ def measure(show, viewport, ratio):
         page.wait_for_selector("[data-stn-ready]")
         page.wait_for_timeout(500)
         version = browser.version
-        times = page.evaluate(MEASURE, FRAMES)
+        times = page.evaluate(MEASURE, [kind, FRAMES])
         browser.close()
     return sorted(times), version
 
 
 def main():
     rows = []
-    for name, show, viewport, ratio in (
-        ("desktop", "grid", {"width": 1000, "height": 900}, 1),
-        ("desktop, weights open", "weights", {"width": 1000, "height": 900}, 1),
-        ("phone, three pixels to one", "grid", {"width": 390, "height": 844}, 3),
+    desktop, phone = {"width": 1000, "height": 900}, {"width": 390, "height": 844}
+    for name, kind, options, viewport, ratio in (
+        ("θ, desktop", "theta", {}, desktop, 1),
+        ("θ, desktop, weights open", "theta", {"show": "weights"}, desktop, 1),
+        ("θ, phone, three pixels to one", "theta", {}, phone, 3),
+        ("mapping, 32×32, desktop", "mapping", {}, desktop, 1),
+        ("mapping, 32×32, phone", "mapping", {}, phone, 3),
+        ("descent, 48×48, desktop", "descent", {"turn": True}, desktop, 1),
+        ("descent, 48×48, phone", "descent", {"turn": True}, phone, 3),
     ):
-        times, version = measure(show, viewport, ratio)
+        times, version = measure(kind, options, viewport, ratio)
         half, high = times[len(times) // 2], times[int(0.95 * len(times))]
         rows.append({"view": name, "median_ms": round(half, 2), "p95_ms": round(high, 2)})
-    print(f"Work per frame, 128×128 colour, Chromium {version}, {platform.machine()}")
+    print(f"Work per frame, Chromium {version}, {platform.machine()}")
     for row in rows:
         verdict = "within" if row["p95_ms"] <= GOAL else "over"
         print(
-            f"  {row['view']:28} median {row['median_ms']:5.2f} ms   "
+            f"  {row['view']:30} median {row['median_ms']:5.2f} ms   "
             f"95th percentile {row['p95_ms']:5.2f} ms   {verdict} the goal of {GOAL} ms"
         )
     RESULT.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ matter of lines:
 - no two files declare the same name at top level;
 - a comment stands on lines of its own, each starting with `//`.
 
-Whatever does not keep to it raises `ValueError`.
+Whatever does not keep to it raises `ValueError`. What the files declare and nobody uses is left
+out: a page carries only what its explorables need.
 """
 
 import json
@@ -24,15 +25,16 @@ _EXPORT = re.compile(r"export (?=(?:async )?(?:function|class|const|let) )")
 _DECLARATION = re.compile(r"(?:export )?(?:async )?(?:function\*?|class|const|let|var) ([\w$]+)")
 
 
-def join(sources: dict[str, str], entry: str) -> tuple[str, list[str]]:
+def join(sources: dict[str, str], *entries: str) -> tuple[str, list[str]]:
     """Join modules in the order in which they import each other.
 
     Args:
         sources: each file's text by its name without `.js`.
-        entry: the file that imports, directly or not, all that it needs.
+        *entries: the files that import, directly or not, all that they need.
 
     Returns:
-        The joined text without imports and exports, and the names that were exported.
+        The joined text without imports, comments and the word `export`, and the names that were
+        exported.
     """
     done: list[str] = []
     lines: list[str] = []
@@ -62,14 +64,14 @@ def join(sources: dict[str, str], entry: str) -> tuple[str, list[str]]:
                     raise ValueError(f"{name}.js and {other}.js both declare {declared[1]}")
                 if line.startswith("export"):
                     exports.append(declared[1])
-            stripped = _EXPORT.sub("", line, count=1).strip()
-            # A page carries this text: without indentation and comments it is a third lighter.
-            if stripped and not stripped.startswith("//"):
+            stripped = _EXPORT.sub("", line, count=1).rstrip()
+            if stripped and not stripped.lstrip().startswith("//"):
                 own.append(stripped)
         done.append(name)
         lines.extend(own)
 
-    visit(entry, ())
+    for entry in entries:
+        visit(entry, ())
     return "\n".join(lines), exports
 
 
@@ -79,18 +81,50 @@ def squeeze_css(text: str) -> str:
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-@cache
-def bundle(kind: str) -> str:
-    """Return one explorable as an ES module.
-
-    Its default export is what anywidget calls; `mountPage(kind, pictures)` is what a static page
-    calls; all that its files export is exported.
+def shake(code: str, exports: list[str], roots: tuple[str, ...]) -> tuple[str, list[str]]:
+    """Leave out the declarations that nothing refers to.
 
     Args:
-        kind: the name of its file in `static/`, without `.js`.
+        code: joined modules.
+        exports: the names that they export.
+        roots: names that are wanted whether or not the code itself refers to them.
+
+    Returns:
+        The code that is left, and the exports among it.
+    """
+    # A piece begins with each declaration or statement at top level; what closes one belongs to it.
+    pieces = [piece for piece in re.split(r"^(?=[\w$])", code, flags=re.MULTILINE) if piece]
+    names = [match[1] if (match := _DECLARATION.match(piece)) else None for piece in pieces]
+    words = [set(re.findall(r"[\w$]+", piece)) for piece in pieces]
+    wanted = {index for index, name in enumerate(names) if name is None or name in roots}
+    waiting = list(wanted)
+    while waiting:
+        used = words[waiting.pop()]
+        more = {index for index, name in enumerate(names) if name in used} - wanted
+        wanted |= more
+        waiting += more
+    kept = {names[index] for index in wanted}
+    left = "".join(piece for index, piece in enumerate(pieces) if index in wanted)
+    return left, [name for name in exports if name in kept]
+
+
+@cache
+def bundle(*kinds: str, whole: bool = False) -> str:
+    """Return one explorable, or several that share a page, as an ES module.
+
+    Its default export is what anywidget calls, and shows the first of them; `mountPage(kind,
+    pictures)` is what a static page calls.
+
+    Args:
+        *kinds: the names of their files in `static/`, without `.js`.
+        whole: leave in, and export, what these explorables do not use.
     """
     sources = {path.stem: path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")}
-    code, exports = join(sources, kind)
+    code, exports = join(sources, *kinds)
+    if not whole:
+        code, exports = shake(code, exports, ("mount", "mountPage"))
+    # A page carries this text: without indentation it is a good deal lighter.
+    code = "\n".join(line.strip() for line in code.splitlines())
     css = squeeze_css((STATIC / "explorable.css").read_text(encoding="utf-8"))
     return "\n".join(
         [
@@ -100,7 +134,7 @@ def bundle(kind: str) -> str:
             # In a kernel the element given is used again when a cell is: a fresh one for each view.
             "export default { render({ model, el }) {",
             'const host = el.appendChild(document.createElement("div"));',
-            f"const mounted = mount({json.dumps(kind)}, model, host);",
+            f"const mounted = mount({json.dumps(kinds[0])}, model, host);",
             "return () => mounted.then((clean) => clean());",
             "} };",
             "",

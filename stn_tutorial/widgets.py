@@ -23,16 +23,23 @@ import anywidget
 import numpy as np
 import torch
 import traitlets
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from stn_tutorial._bundle import bundle
-from stn_tutorial.affine import transform_points
+from stn_tutorial.affine import rotation, transform_points
 from stn_tutorial.data import letter_f, photograph
 from stn_tutorial.grids import affine_grid
-from stn_tutorial.sampling import sample
+from stn_tutorial.sampling import MODES, Splat, sample, splat
 from stn_tutorial.viz import GRID, INPUT, OUTPUT
 
-__all__ = ["ThetaExplorer", "describe"]
+__all__ = [
+    "BilinearExplorer",
+    "DescentExplorer",
+    "MappingExplorer",
+    "PoolingExplorer",
+    "ThetaExplorer",
+    "describe",
+]
 
 Picture = str | Path | np.ndarray | torch.Tensor
 
@@ -41,6 +48,9 @@ SIDE = 128
 
 LARGEST = 256
 """Longest side of a picture that is given; a larger one is shrunk."""
+
+QUALITY = 74
+"""Of the photographs that pages carry, as WebP counts."""
 
 SHOWS = ("grid", "point", "weights")
 
@@ -222,28 +232,29 @@ def _to_array(picture: np.ndarray | torch.Tensor) -> np.ndarray:
 
 def _data_uri(image: Image.Image, form: str = "PNG", **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, form, optimize=True, **options)
+    image.save(buffer, form, **({} if form == "WEBP" else {"optimize": True}), **options)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f"data:image/{form.lower()};base64,{data}"
 
 
 @cache
-def embedded_image(name: str) -> Image.Image:
-    """Return an embedded picture by name, 128×128."""
-    return _EMBEDDED[name][1]()
+def embedded_image(name: str, side: int = SIDE) -> Image.Image:
+    """Return an embedded picture by name, 128×128 or smaller."""
+    image = _EMBEDDED[name][1]()
+    return image if side == SIDE else image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 @cache
-def embedded_pictures() -> dict[str, dict[str, str]]:
+def embedded_pictures(side: int = SIDE) -> dict[str, dict[str, str]]:
     """Return what a front end needs of the embedded pictures: name → label and data URI.
 
-    Photographs as JPEG: a fifth of their PNGs' size, and each page that shows one carries it.
+    Photographs as WebP: an eighth of their PNGs' size, and each page that shows one carries it.
     """
     pictures = {}
     for name, (label, _) in _EMBEDDED.items():
-        image = embedded_image(name)
+        image = embedded_image(name, side)
         photo = image.mode == "RGB"
-        src = _data_uri(image, "JPEG", quality=80) if photo else _data_uri(image)
+        src = _data_uri(image, "WEBP", quality=QUALITY, method=6) if photo else _data_uri(image)
         pictures[name] = {"label": label[0].upper() + label[1:], "src": src}
     return pictures
 
@@ -308,6 +319,11 @@ class _Explorable(anywidget.AnyWidget):
 
     _kind: str
 
+    @classmethod
+    def page_pictures(cls) -> dict[str, dict[str, str]]:
+        """What all of this kind on one page share: name → label and data URI."""
+        return {}
+
     def _state(self) -> dict[str, Any]:
         """What a page needs to know to show this, as JSON."""
         raise NotImplementedError
@@ -334,6 +350,63 @@ class _Explorable(anywidget.AnyWidget):
         # Colab reads the metadata; everything else that is kept here is the widget's view.
         data, metadata = bundle
         return {**data, "text/plain": repr(self), "text/html": self.to_html()}, metadata
+
+
+class _Pictured(_Explorable):
+    """An explorable that shows one of the embedded pictures, or one that is given."""
+
+    _choice = tuple(_EMBEDDED)
+    _side = SIDE
+    _largest = LARGEST
+
+    _picture = traitlets.Unicode().tag(sync=True)
+    _pictures = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, picture: Picture, **kwargs: Any) -> None:
+        self._given: Image.Image | None = None
+        name, pictures = self._take(picture)
+        super().__init__(_picture=name, _pictures=pictures, **kwargs)
+
+    @classmethod
+    def page_pictures(cls) -> dict[str, dict[str, str]]:
+        every = embedded_pictures(cls._side)
+        return {name: every[name] for name in cls._choice}
+
+    def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
+        if isinstance(picture, str) and picture in self._choice:
+            return picture, self._pictures or self.page_pictures()
+        self._given = _to_image(picture, self._largest)
+        own = {"label": "Your picture", "src": _data_uri(self._given)}
+        return "yours", {**self.page_pictures(), "yours": own}
+
+    @property
+    def picture(self) -> str:
+        """The name of the picture that is shown, `"yours"` for one that was given; settable."""
+        return self._picture
+
+    @picture.setter
+    def picture(self, picture: Picture) -> None:
+        name, pictures = self._take(picture)
+        # Before the name: the front end looks it up among them.
+        self._pictures = pictures
+        self._picture = name
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture that is shown, as a PIL image of 8-bit values."""
+        if self._picture == "yours":
+            return self._given
+        return embedded_image(self._picture, self._side)
+
+    def _label(self) -> str:
+        """The picture in words."""
+        return "picture" if self._picture == "yours" else _EMBEDDED[self._picture][0]
+
+    def _picture_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"_picture": self._picture}
+        if self._picture == "yours":
+            state["_pictures"] = {"yours": self._pictures["yours"]}
+        return state
 
 
 def _rows(theta: Any) -> list[list[float]]:
@@ -371,7 +444,7 @@ def _six(rows: list[list[float]]) -> list[list[float]]:
     return [[float(f"{value:.6g}") for value in row] for row in rows]
 
 
-class ThetaExplorer(_Explorable):
+class ThetaExplorer(_Pictured):
     """Six sliders, the matrix θ, that move a picture.
 
     θ maps output to input, in normalised coordinates: the grid drawn over the input shows where
@@ -411,8 +484,6 @@ class ThetaExplorer(_Explorable):
     pixel = traitlets.Any(None, allow_none=True).tag(sync=True)
     """The picked output pixel as [column, row]; None until one was picked."""
     show = traitlets.Enum(SHOWS, "grid").tag(sync=True)
-    _picture = traitlets.Unicode().tag(sync=True)
-    _pictures = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -423,17 +494,8 @@ class ThetaExplorer(_Explorable):
         show: str = "grid",
         **kwargs: Any,
     ) -> None:
-        self._given: Image.Image | None = None
-        name, pictures = self._take(picture)
-        super().__init__(theta=theta, show=show, _picture=name, _pictures=pictures, **kwargs)
+        super().__init__(picture, theta=theta, show=show, **kwargs)
         self.pixel = pixel  # checked against the picture, which is known by now
-
-    def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
-        if isinstance(picture, str) and picture in _EMBEDDED:
-            return picture, self._pictures or embedded_pictures()
-        self._given = _to_image(picture)
-        own = {"label": "Your picture", "src": _data_uri(self._given)}
-        return "yours", {**embedded_pictures(), "yours": own}
 
     @traitlets.validate("pixel")
     def _validate_pixel(self, proposal: dict[str, Any]) -> list[int] | None:
@@ -449,24 +511,10 @@ class ThetaExplorer(_Explorable):
             )
         return list(pixel)
 
-    @property
-    def picture(self) -> str:
-        """The name of the picture that is shown, `"yours"` for one that was given; settable."""
-        return self._picture
-
-    @picture.setter
-    def picture(self, picture: Picture) -> None:
-        name, pictures = self._take(picture)
-        # Before the name: the front end looks it up among them.
-        self._pictures = pictures
-        self._picture = name
+    @traitlets.observe("_picture", "_pictures")
+    def _keep_pixel_inside(self, change: dict[str, Any]) -> None:
         if self.pixel and any(p >= n for p, n in zip(self.pixel, self.image.size, strict=True)):
             self.pixel = None
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture that is shown, as a PIL image of 8-bit values."""
-        return self._given if self._picture == "yours" else embedded_image(self._picture)
 
     def describe(self) -> str:
         """Say in words what θ does to the picture."""
@@ -482,19 +530,542 @@ class ThetaExplorer(_Explorable):
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"theta": _six(self.theta), "show": self.show}
-        state |= {"pixel": self.pixel, "_picture": self._picture}
-        if self._picture == "yours":
-            state["_pictures"] = {"yours": self._pictures["yours"]}
-        return state
+        return {**state, "pixel": self.pixel, **self._picture_state()}
 
     def _fallback(self) -> tuple[Image.Image, str]:
-        label = _EMBEDDED[self._picture][0] if self._picture != "yours" else "picture"
         text = (
-            f"Left, the input, a {label}, with the sampling grid over it; right, the output. "
-            f"{self.describe()}"
+            f"Left, the input, a {self._label()}, with the sampling grid over it; right, the "
+            f"output. {self.describe()}"
         )
         return _still(self.image, _six(self.theta)), text
 
 
-EXPLORABLES: dict[str, type[_Explorable]] = {one._kind: one for one in (ThetaExplorer,)}
+# --- A point between few pixels ---
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """What was given as numbers, in float64; None when it is something else."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().double().numpy()
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _grid(rows: Callable[[int, int], float]) -> list[list[float]]:
+    return [[float(rows(row, column)) for column in range(5)] for row in range(5)]
+
+
+# `static/bilinear.js` has the same under the same names.
+PATTERNS: dict[str, list[list[float]]] = {
+    "ramp": _grid(lambda row, column: 5 * row + column),
+    "edge": _grid(lambda row, column: column > 2),
+    "pixel": _grid(lambda row, column: row == column == 2),
+    "constant": _grid(lambda row, column: 1),
+}
+"""Pictures of 5×5 values: what chapters 5 and 6 look at."""
+
+
+class _Values(traitlets.TraitType):
+    """A trait that holds a small picture's values as lists, whatever it was given as."""
+
+    default_value = PATTERNS["ramp"]
+
+    def validate(self, obj: Any, value: Any) -> list[list[float]]:
+        if isinstance(value, str):
+            if value not in PATTERNS:
+                raise traitlets.TraitError(
+                    f"picture must be one of {', '.join(PATTERNS)}, or rows of numbers, "
+                    f"but {value!r} was given"
+                )
+            return PATTERNS[value]
+        array = _array(value)
+        if array is not None and array.ndim == 4 and array.shape[:2] == (1, 1):
+            array = array[0, 0]
+        if array is None or array.ndim != 2 or not all(1 <= side <= 9 for side in array.shape):
+            given = repr(value) if array is None else f"shape {array.shape}"
+            raise traitlets.TraitError(
+                "picture must be 1 to 9 rows of 1 to 9 numbers, or a tensor of shape (1, 1, H, W), "
+                f"but {given} was given"
+            )
+        if not np.isfinite(array).all():
+            raise traitlets.TraitError(f"picture must be finite, but {array.tolist()} was given")
+        return (array + 0.0).tolist()
+
+
+class BilinearExplorer(_Explorable):
+    """A point among few pixels: which it reads, with what weights, its value and its two slopes.
+
+    The point is dragged, stepped with the arrow keys, or given as numbers. Bilinear sampling shows
+    its four weights as the four areas into which the point cuts the square between the pixels'
+    centres. The slopes are the derivatives of the value by the position, as autograd gives them:
+    cells are half open, so that at a whole position the slope is the one to the right and
+    downwards. Outside the picture all is zero.
+
+    Show it by ending a cell with it; `picture`, `point` and `mode` follow the reader and can be
+    set.
+
+    Args:
+        picture: `"ramp"`, `"edge"`, `"pixel"` or `"constant"`, 5×5; or 1 to 9 rows of 1 to 9
+            numbers, as lists, an array of shape (H, W) or a tensor of shape (1, 1, H, W).
+        point: (x, y) in the picture's pixel coordinates: column and row, whole numbers at the
+            pixels' centres, at most one pixel outside.
+        mode: `"nearest"`, `"bilinear"` or `"bicubic"`.
+
+    Raises:
+        traitlets.TraitError: one of the three is something else.
+    """
+
+    _kind = "bilinear"
+    _esm = bundle("bilinear")
+
+    picture = _Values().tag(sync=True)
+    """The values as a list of rows."""
+    point = traitlets.Any((1.6, 2.4)).tag(sync=True)
+    """The point as [x, y], in pixels."""
+    mode = traitlets.Enum(MODES, "bilinear").tag(sync=True)
+
+    def __init__(
+        self, picture: Any = "ramp", point: Sequence[float] = (1.6, 2.4), mode: str = "bilinear"
+    ) -> None:
+        super().__init__(picture=picture, mode=mode)
+        self.point = point  # checked against the picture, which is known by now
+
+    @traitlets.validate("point")
+    def _validate_point(self, proposal: dict[str, Any]) -> list[float]:
+        point = _array(proposal["value"])
+        height, width = len(self.picture), len(self.picture[0])
+        if (
+            point is None
+            or point.shape != (2,)
+            or not (-1 <= point[0] <= width and -1 <= point[1] <= height)
+        ):
+            raise traitlets.TraitError(
+                f"point must be (x, y) with x from −1 to {width} and y from −1 to {height}, "
+                f"but {proposal['value']!r} was given"
+            )
+        return (point + 0.0).tolist()
+
+    @traitlets.observe("picture")
+    def _keep_point_inside(self, change: dict[str, Any]) -> None:
+        height, width = len(self.picture), len(self.picture[0])
+        x, y = self.point
+        if x > width or y > height:
+            self.point = [min(x, width), min(y, height)]
+
+    def _read(self) -> tuple[float, float, float]:
+        """The value and the two slopes, in pixels."""
+        U = torch.tensor([[self.picture]], dtype=torch.float64)
+        sides = torch.tensor([U.shape[3], U.shape[2]])
+        point = torch.tensor(self.point, dtype=torch.float64)
+        grid = ((2 * point + 1) / sides - 1).view(1, 1, 1, 2).requires_grad_()
+        V = sample(U, grid, self.mode)
+        V.sum().backward()
+        slopes = grid.grad.ravel() * 2 / sides
+        return V.item(), slopes[0].item(), slopes[1].item()
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        named = next((name for name, one in PATTERNS.items() if one == self.picture), None)
+        size = f"{len(self.picture)}×{len(self.picture[0])}"
+        point = ", ".join(f"{value:g}" for value in self.point)
+        return (
+            f"BilinearExplorer(picture={repr(named) if named else size}, point=({point}), "
+            f"mode={self.mode!r})"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {"picture": self.picture, "point": self.point, "mode": self.mode}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        value, _, _ = self._read()
+        x, y = (f"{one:g}" for one in self.point)
+        text = (
+            f"A picture of {len(self.picture)}×{len(self.picture[0])} pixels, enlarged, and a "
+            f"point at column {x}, row {y}. {self.mode.capitalize()} sampling gives "
+            f"{value:.2f} there."
+        )
+        return _still_point(self.picture, self.point, self.mode), text
+
+
+def _still_point(
+    rows: list[list[float]], point: Sequence[float], mode: str, unit: int = 150
+) -> Image.Image:
+    """Draw the pixels with their values, the areas of the weights and the point."""
+    values = np.array(rows)
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    height, width = values.shape
+    canvas = Image.new("RGB", (int((width + 1) * unit), int((height + 1) * unit)), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(unit * 0.26)
+
+    def at(column: float, row: float) -> tuple[float, float]:
+        return (column + 1) * unit, (row + 1) * unit
+
+    def box(column: float, row: float) -> list[float]:
+        return [*at(column - 0.5, row - 0.5), *at(column + 0.5, row + 0.5)]
+
+    for (row, column), value in np.ndenumerate(values):
+        grey = round(255 * (value - low) / ((high - low) or 1))
+        draw.rectangle(box(column, row), fill=(grey, grey, grey), outline="#888888", width=3)
+    draw.rectangle([*at(-0.5, -0.5), *at(width - 0.5, height - 0.5)], outline=INPUT, width=9)
+    left, top = math.floor(point[0]), math.floor(point[1])
+    if mode == "bilinear":
+        for k, colour in enumerate(("#56B4E9", "#0072B2", "#F0E442", "#CC79A7")):
+            c, r = k % 2, k // 2
+            xs = (left, point[0], left + 1)[1 - c : 3 - c]
+            ys = (top, point[1], top + 1)[1 - r : 3 - r]
+            corners = [*at(xs[0], ys[0]), *at(xs[1], ys[1])]
+            draw.rectangle(corners, fill=colour, outline="white", width=4)
+            x, y = at(left + c, top + r)
+            spot = unit * 0.27
+            draw.ellipse([x - spot, y - spot, x + spot, y + spot], fill=colour, outline="white")
+    for (row, column), value in np.ndenumerate(values):
+        dark = (value - low) / ((high - low) or 1) > 0.55
+        near = mode == "bilinear" and 0 <= column - left <= 1 and 0 <= row - top <= 1
+        fill, rim = ("black", "white") if dark or near else ("white", "black")
+        draw.text(
+            at(column, row), f"{value:.3g}", fill, font, "mm", stroke_width=4 * near,
+            stroke_fill=rim,
+        )  # fmt: skip
+    x, y = at(*point)
+    draw.ellipse([x - 20, y - 20, x + 20, y + 20], fill="white")
+    draw.ellipse([x - 13, y - 13, x + 13, y + 13], fill=INPUT)
+    side = 380 / max(canvas.size)
+    return canvas.resize(
+        (round(canvas.width * side), round(canvas.height * side)), Image.Resampling.LANCZOS
+    )
+
+
+# --- A row of bits and a max-pool ---
+
+
+class PoolingExplorer(_Explorable):
+    """A row of bits, the same row moved, and what a max-pool over two entries makes of both.
+
+    Each entry can be turned over by a press. With a blur it is Zhang's blur-pool: the larger of
+    each two, a binomial blur, every second entry. The ends meet (circular padding), so that a shift
+    loses nothing. Outputs that differ are marked; an output counts as moved by the whole part of
+    shift / stride.
+
+    Show it by ending a cell with it; its traits follow the reader and can be set.
+
+    Args:
+        bits: 4 to 16 zeros and ones, an even number of them.
+        shift: how many places the second row is moved to the right; to the left when negative.
+        stride: 1 or 2: whether every output is kept or every second.
+        blur: 0 for none, 3 or 5 taps.
+
+    Raises:
+        traitlets.TraitError: one of the four is something else.
+    """
+
+    _kind = "pooling"
+    _esm = bundle("pooling")
+
+    bits = traitlets.Unicode("00110011").tag(sync=True)
+    """The signal, as text."""
+    shift = traitlets.Int(-1).tag(sync=True)
+    """Places to the right."""
+    stride = traitlets.Enum((1, 2), 2).tag(sync=True)
+    """1 or 2."""
+    blur = traitlets.Enum((0, 3, 5), 0).tag(sync=True)
+    """How many taps; 0 for none."""
+
+    def __init__(
+        self, bits: str = "00110011", shift: int = -1, *, stride: int = 2, blur: int = 0
+    ) -> None:
+        super().__init__(bits=bits, shift=shift, stride=stride, blur=blur)
+
+    @traitlets.validate("bits")
+    def _validate_bits(self, proposal: dict[str, Any]) -> str:
+        bits = proposal["value"]
+        if set(bits) - {"0", "1"} or not 4 <= len(bits) <= 16 or len(bits) % 2:
+            raise traitlets.TraitError(
+                f"bits must be 4 to 16 zeros and ones, an even number, but {bits!r} was given"
+            )
+        return bits
+
+    def _rows(self) -> list[tuple[str, list[float]]]:
+        """The signal and the moved signal, and what becomes of each."""
+        signal = np.array([float(bit) for bit in self.bits])
+        rows = []
+        taps = {0: [1.0], 3: [0.25, 0.5, 0.25], 5: [0.0625, 0.25, 0.375, 0.25, 0.0625]}[self.blur]
+        for name, one in (("signal", signal), ("moved", np.roll(signal, self.shift))):
+            pooled = np.maximum(one, np.roll(one, -1))
+            middle = len(taps) // 2
+            blurred = sum(w * np.roll(pooled, middle - k) for k, w in enumerate(taps))
+            rows += [(name, one.tolist()), ("output", blurred[:: self.stride].tolist())]
+        return rows
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        return (
+            f"PoolingExplorer(bits={self.bits!r}, shift={self.shift}, stride={self.stride}, "
+            f"blur={self.blur})"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("bits", "shift", "stride", "blur")}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        rows = self._rows()
+
+        def written(values: list[float]) -> str:
+            return ("" if all(v in (0, 1) for v in values) else " ").join(f"{v:g}" for v in values)
+
+        (_, signal), (_, output), (_, moved), (_, other) = rows
+        text = (
+            f"The signal {written(signal)} becomes {written(output)} under a max-pool of stride "
+            f"{self.stride}{f' with a blur of {self.blur} taps' if self.blur else ''}; moved by "
+            f"{self.shift}, as {written(moved)}, it becomes {written(other)}."
+        )
+        return _still_rows(rows, self.stride), text
+
+
+def _still_rows(rows: list[tuple[str, list[float]]], stride: int) -> Image.Image:
+    """Draw the rows as squares with numbers, one above the other."""
+    unit, side = 132, 260
+    width = side + unit * len(rows[0][1])
+    canvas = Image.new("RGB", (width, unit * 4 + 60), "white")
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(44)
+    for number, (name, values) in enumerate(rows):
+        top = number * unit + (40 if number > 1 else 0)
+        span = stride if name == "output" else 1
+        colour = OUTPUT if name == "output" else INPUT
+        draw.text((10, top + unit / 2), name, "black", font, "lm")
+        for k, value in enumerate(values):
+            left = side + k * span * unit
+            grey = round(255 * value)
+            box = [left + 4, top + 4, left + span * unit - 8, top + unit - 8]
+            draw.rectangle(box, fill=(grey, grey, grey), outline=colour, width=8)
+            middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+            draw.text(middle, f"{value:g}", "black" if value > 0.45 else "white", font, "mm")
+    scale = min(0.4, 560 / width)
+    size = (round(width * scale), round(canvas.height * scale))
+    return canvas.resize(size, Image.Resampling.LANCZOS)
+
+
+# --- Forward and inverse mapping ---
+
+
+class MappingExplorer(_Pictured):
+    """One change of a small picture, made forwards and backwards.
+
+    Forwards, each input pixel is sent to the output pixel nearest to where it moves, as
+    `sampling.splat` does: what it leaves empty is a hole, vermilion, and where several landed is a
+    collision, a dot. Backwards, each output pixel reads the input. Turn and size have a slider
+    each; below are the six numbers θ.
+
+    Show it by ending a cell with it; `theta` and `mode` follow the reader and can be set, θ to a
+    list, an array or a tensor of shape (2, 3) or (1, 2, 3).
+
+    Args:
+        picture: `"temple"`, `"flower"`, `"F"` or `"digit"`, 32×32; a picture file's path; an array
+            or a tensor, as `ThetaExplorer` takes them. A longest side above 48 pixels is shrunk.
+        theta: 2×3 numbers, output to input, normalised; a turn of 30° when left out.
+        mode: how the inverse mapping reads: `"nearest"` or `"bilinear"`.
+
+    Raises:
+        TypeError: picture is of another type or dtype.
+        ValueError: no such picture, or a wrong shape or values out of range.
+        traitlets.TraitError: theta is not 2×3 finite numbers, or mode neither of the two.
+    """
+
+    _kind = "mapping"
+    _esm = bundle("mapping")
+    _side = 32
+    _largest = 48
+
+    theta = _Theta().tag(sync=True)
+    """θ as a list of two lists of three floats."""
+    mode = traitlets.Enum(("nearest", "bilinear"), "nearest").tag(sync=True)
+
+    def __init__(
+        self, picture: Picture = "temple", theta: Any = None, *, mode: str = "nearest"
+    ) -> None:
+        if theta is None:
+            theta = rotation(30, dtype=torch.float64)
+        super().__init__(picture, theta=theta, mode=mode)
+
+    def splat(self) -> Splat | None:
+        """What forward mapping gives, in float64, values to 255; None when θ has no inverse."""
+        array = np.asarray(self.image.convert("RGB")).copy()
+        U = torch.from_numpy(array).permute(2, 0, 1)[None].double()
+        try:
+            return splat(U, torch.tensor([self.theta], dtype=torch.float64))
+        except ValueError:
+            return None
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        rows = ", ".join("[" + ", ".join(f"{v:g}" for v in row) + "]" for row in _six(self.theta))
+        return f"MappingExplorer(picture={self._picture!r}, theta=[{rows}], mode={self.mode!r})"
+
+    def _state(self) -> dict[str, Any]:
+        # All of θ's digits: a pixel half-way between two must fall to the same side as here.
+        return {"theta": self.theta, "mode": self.mode, **self._picture_state()}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        done = self.splat()
+        words = describe(_six(self.theta), self.image.size[::-1])
+        if done is None:
+            found = "θ has no inverse, and forward mapping no answer"
+        else:
+            found = (
+                f"{int(done.holes.sum())} holes and {int(done.collisions.sum())} collisions "
+                f"among {done.hits.numel()} pixels"
+            )
+        text = (
+            f"A {self._label()}, small. {words} Left, by forward mapping: {found}. Right, by "
+            "inverse mapping: every pixel has a value."
+        )
+        U = torch.from_numpy(np.asarray(self.image.convert("RGB")).copy())
+        theta = torch.tensor([self.theta], dtype=torch.float64)
+        U = U.permute(2, 0, 1)[None].double()
+        V = sample(U, affine_grid(theta, U.shape[2:]), self.mode)
+        panels = [V]
+        if done is not None:
+            red = torch.tensor([0xD5, 0x5E, 0x00], dtype=torch.float64).view(1, 3, 1, 1)
+            panels = [torch.where(done.holes[:, None], red, done.V), V]
+        return _still_panels(panels, [OUTPUT] * len(panels)), text
+
+
+def _still_panels(panels: Sequence[torch.Tensor], colours: Sequence[str]) -> Image.Image:
+    """Draw small pictures, values to 255, side by side, their pixels as squares."""
+    images = []
+    for panel in panels:
+        array = panel[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+        image = Image.fromarray(array)
+        scale = max(1, 192 // max(image.size))
+        images.append(
+            image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+        )
+    width = sum(image.width for image in images) + 24 * len(images)
+    canvas = Image.new("RGB", (width, max(image.height for image in images) + 24), "white")
+    draw = ImageDraw.Draw(canvas)
+    left = 12
+    for image, colour in zip(images, colours, strict=True):
+        canvas.paste(image, (left, 12))
+        draw.rectangle(
+            [left - 4, 8, left + image.width + 3, image.height + 15], outline=colour, width=4
+        )
+        left += image.width + 24
+    return canvas
+
+
+# --- Registration by descent ---
+
+
+class _Pose(_Theta):
+    """A trait that holds a θ that shifts and turns, and does nothing else."""
+
+    def validate(self, obj: Any, value: Any) -> list[list[float]]:
+        rows = _rows(value)
+        (a, b, _), (c, d, _) = rows
+        if not np.allclose([a, b, a * a + c * c], [d, -c, 1], rtol=0, atol=1e-4):
+            raise traitlets.TraitError(
+                f"theta must be a turn and a shift, [[cos, −sin, tx], [sin, cos, ty]], "
+                f"but {rows} was given"
+            )
+        return rows
+
+
+class DescentExplorer(_Pictured):
+    """A picture finds its place by gradient descent on θ.
+
+    The target is the picture itself. θ moves the picture off its place; each step goes down the
+    slope of the mean squared difference of output and target, θ ← θ − η ∂L/∂θ, by θ's last column
+    and, with `turn`, by the angle (in radians). The map shows the loss at each place of the
+    picture, and the way that descent takes over it. Blur, of both pictures, widens the valley.
+
+    Show it by ending a cell with it. `theta`, `blur`, `turn` and `rate` follow the reader and can
+    be set; a new `theta` is a new start. `steps` and `loss` follow the descent.
+
+    Args:
+        picture: `"F"`, `"temple"`, `"flower"` or `"digit"`, 48×48 and grey; a picture file's path;
+            an array or a tensor, as `ThetaExplorer` takes them, as wide as high. A side above 64
+            pixels is shrunk.
+        theta: where it starts: 2×3 numbers, a shift and a turn; moved right by 0.5 and down by 0.3
+            when left out.
+        blur: 0, 2 or 4: the standard deviation of a Gaussian, in pixels.
+        turn: descend in the angle too.
+        rate: η, the step size: 0.03, 0.1 or 0.3.
+
+    Raises:
+        TypeError: picture is of another type or dtype.
+        ValueError: no such picture, a wrong shape, or values out of range.
+        traitlets.TraitError: one of the others is something else.
+    """
+
+    _kind = "descent"
+    _esm = bundle("descent")
+    _side = 48
+    _largest = 64
+
+    theta = _Pose().tag(sync=True)
+    """θ as a list of two lists of three floats."""
+    blur = traitlets.Enum((0, 2, 4), 0).tag(sync=True)
+    turn = traitlets.Bool(False).tag(sync=True)
+    rate = traitlets.Enum((0.03, 0.1, 0.3), 0.1).tag(sync=True)
+    steps = traitlets.Int(0).tag(sync=True)
+    """How many steps have been taken since the start."""
+    loss = traitlets.Float(None, allow_none=True).tag(sync=True)
+    """The loss at `theta`; None until the picture has moved."""
+
+    def __init__(
+        self,
+        picture: Picture = "F",
+        theta: Any = ((1, 0, -0.5), (0, 1, -0.3)),
+        *,
+        blur: int = 0,
+        turn: bool = False,
+        rate: float = 0.1,
+    ) -> None:
+        super().__init__(picture, theta=theta, blur=blur, turn=turn, rate=rate)
+
+    def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
+        if not (isinstance(picture, str) and picture in self._choice):
+            width, height = _to_image(picture, self._largest).size
+            if width != height:
+                raise ValueError(f"picture must be as wide as high, but {height}×{width} was given")
+        return super()._take(picture)
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        rows = ", ".join("[" + ", ".join(f"{v:g}" for v in row) + "]" for row in _six(self.theta))
+        return (
+            f"DescentExplorer(picture={self._picture!r}, theta=[{rows}], blur={self.blur}, "
+            f"turn={self.turn}, rate={self.rate:g})"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in ("blur", "turn", "rate")}
+        return {"theta": self.theta, **state, **self._picture_state()}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        U = torch.from_numpy(np.asarray(self.image.convert("L")).copy())[None, None].double()
+        theta = torch.tensor([self.theta], dtype=torch.float64)
+        V = sample(U, affine_grid(theta, U.shape[2:]))
+        both = torch.minimum(U, V)
+        orange = torch.tensor([0.9, 0.62, 0.0], dtype=torch.float64).view(1, 3, 1, 1)
+        blue = torch.tensor([0.2, 0.55, 1.0], dtype=torch.float64).view(1, 3, 1, 1)
+        overlay = both + (V - both) * orange + (U - both) * blue
+        words = describe(_six(self.theta), self.image.size[::-1])
+        text = (
+            f"Left, a {self._label()}, the target. Right, the moved picture, orange, over the "
+            f"target, blue; white where they agree. {words} Gradient descent on θ brings it back."
+        )
+        return _still_panels([U.expand(-1, 3, -1, -1), overlay], [INPUT, OUTPUT]), text
+
+
+# --- All of them ---
+
+
+EXPLORABLES: dict[str, type[_Explorable]] = {
+    one._kind: one
+    for one in (ThetaExplorer, PoolingExplorer, MappingExplorer, BilinearExplorer, DescentExplorer)
+}
 """By the name that a page calls them: what the book's directive takes."""

@@ -17,11 +17,20 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 
-from stn_tutorial.widgets import ThetaExplorer
+from stn_tutorial import affine, sampling
+from stn_tutorial.grids import affine_grid
+from stn_tutorial.widgets import (
+    BilinearExplorer,
+    DescentExplorer,
+    MappingExplorer,
+    ThetaExplorer,
+    embedded_image,
+)
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = next(
@@ -43,6 +52,32 @@ WELCOME = """# A welcome page
 ```
 """
 
+# The other kinds, two on a page.
+FEW = """# Few pixels
+
+```{explorable} pooling
+```
+
+```{explorable} bilinear
+```
+"""
+
+MAPS = """# Maps
+
+```{explorable} mapping
+```
+
+```{explorable} descent
+```
+"""
+
+PLACES = {
+    "pooling": ("few", 0),
+    "bilinear": ("few", 1),
+    "mapping": ("maps", 0),
+    "descent": ("maps", 1),
+}
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -57,11 +92,12 @@ def site(tmp_path_factory):
             if key in part:
                 part[key] = str(ROOT / part[key])
     (source / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    toc = {
-        "format": "jb-book", "root": "welcome", "chapters": [{"file": "chapter"}, {"file": "plain"}]
-    }  # fmt: skip
+    pages = [{"file": name} for name in ("chapter", "few", "maps", "plain")]
+    toc = {"format": "jb-book", "root": "welcome", "chapters": pages}
     (source / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     (source / "welcome.md").write_text(WELCOME, encoding="utf-8")
+    (source / "few.md").write_text(FEW, encoding="utf-8")
+    (source / "maps.md").write_text(MAPS, encoding="utf-8")
     (source / "plain.md").write_text("# A page without\n\nNothing here.\n", encoding="utf-8")
     rng = np.random.default_rng(0)
     shown = [
@@ -356,7 +392,7 @@ def test_touch_moves_a_handle(tab):
     assert entries(one) == pytest.approx([0.5, 0, 0.5, 0, 0.5, 0.5], abs=0.03)
 
 
-@pytest.mark.parametrize("page", ["welcome", "chapter"])
+@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1000])
 def test_axe_finds_nothing_serious(tab, page, theme, width):
@@ -372,14 +408,15 @@ def test_axe_finds_nothing_serious(tab, page, theme, width):
     ] == []
 
 
-@pytest.mark.parametrize("page", ["welcome", "chapter"])
+@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps"])
 @pytest.mark.parametrize("width", [320, 390])
 def test_fits_a_phone(tab, page, width):
     opened = tab(page, viewport={"width": width, "height": 844})
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
-    cells = opened.locator(".stn-explorable").first.locator(".cell")
-    tops = [round(cells.nth(k).bounding_box()["y"]) for k in range(6)]
-    assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] == tops[5]
+    if page in ("welcome", "chapter"):
+        cells = opened.locator(".stn-explorable").first.locator(".cell")
+        tops = [round(cells.nth(k).bounding_box()["y"]) for k in range(6)]
+        assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4] == tops[5]
     # Nothing sticks out of its own frame either.
     assert opened.evaluate(
         """() => [...document.querySelectorAll('.stn-explorable')].every(host => {
@@ -418,14 +455,22 @@ def test_speaks_once_after_a_pause(tab):
     assert page.evaluate("window.said") == ["The picture is moved left by 0.1."]
 
 
-def test_without_javascript_a_picture_stands_there(tab):
-    page = tab("chapter", java_script_enabled=False)
+@pytest.mark.parametrize(
+    ("name", "alt"),
+    [
+        ("chapter", ["sampling grid", "sampling grid"]),
+        ("few", ["becomes 0101 under a max-pool of stride 2", "gives 13.60 there"]),
+        ("maps", ["112 holes and 112 collisions among 1024", "white where they agree"]),
+    ],
+)
+def test_without_javascript_a_picture_stands_there(tab, name, alt):
+    page = tab(name, java_script_enabled=False)
     pictures = page.locator(".stn-explorable img")
     assert pictures.count() == 2
     for k in range(2):
         pictures.nth(k).scroll_into_view_if_needed()
         expect(pictures.nth(k)).to_be_visible()
-        assert "sampling grid" in pictures.nth(k).get_attribute("alt")
+        assert alt[k] in pictures.nth(k).get_attribute("alt")
         assert pictures.nth(k).bounding_box()["width"] > 200
 
 
@@ -434,20 +479,23 @@ def test_pages_carry_only_what_they_show(site):
         (site / f"{name}.html").read_text(encoding="utf-8")
         for name in ("welcome", "chapter", "plain")
     )
+    # One script for both, in which what they share stands once.
+    assert "stn-bilinear-pooling.js" in (site / "few.html").read_text(encoding="utf-8")
     assert "stn-theta.js" in welcome
     assert "stn-theta.js" in chapter
     assert "stn-theta.js" not in plain
     assert "data:image/jpeg" not in welcome + chapter
 
 
-def test_weight_of_an_explorable(tab, site, served):
+@pytest.mark.parametrize("name", ["welcome", "few", "maps"])
+def test_weight_of_an_explorable(tab, site, served, name):
     """A page with an explorable is at most 30 kB heavier, compressed, than one without."""
     import gzip
 
     asked = []
     page = tab("plain")
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{served}/welcome.html", wait_until="load")
+    page.goto(f"{served}/{name}.html", wait_until="load")
     expect(page.locator("[data-stn-ready]")).to_have_count(2)
     page.wait_for_timeout(500)
     own = {url.partition("?")[0] for url in asked if "stn-" in url and "stn-book" not in url}
@@ -455,10 +503,243 @@ def test_weight_of_an_explorable(tab, site, served):
     for url in own:
         path = site / url.removeprefix(f"{served}/")
         weight += len(gzip.compress(path.read_bytes()))
-    html = {
-        name: len(gzip.compress((site / f"{name}.html").read_bytes()))
-        for name in ("plain", "welcome")
-    }
-    weight += html["welcome"] - html["plain"]
+    html = {one: len(gzip.compress((site / f"{one}.html").read_bytes())) for one in ("plain", name)}
+    weight += html[name] - html["plain"]
     print(json.dumps({"bytes": weight, "files": sorted(own)}))
     assert weight <= 30_000
+
+
+# --- Pooling, mapping, bilinear, descent ---
+
+
+@pytest.fixture
+def shown(tab):
+    """Open the page that has one of these kinds, and return it."""
+
+    def find(kind, **options):
+        page, place = PLACES[kind]
+        return tab(page, **options).locator(".stn-explorable").nth(place)
+
+    return find
+
+
+def drag(page, element, dx, dy):
+    element.scroll_into_view_if_needed()
+    x, y = centre(element)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + dx, y + dy, steps=4)
+    page.mouse.up()
+
+
+STARTS = {
+    "pooling": "The signal becomes 0101; moved one place to the left, it becomes 1111: 2 of 4 "
+    "differ.",
+    "bilinear": "At (1.6, 2.4) four pixels give 13.60; the slope is 1.00 to the right and 5.00 "
+    "downwards.",
+    "mapping": "Forward: 112 holes and 112 collisions among 1024 pixels. Inverse: every pixel has "
+    "a value.",
+    "descent": "At the start the loss is 0.2394; the picture lies 0.50 to the right, 0.30 below.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+@pytest.mark.parametrize(
+    ("kind", "button", "words"),
+    [
+        ("pooling", "Move right by one", "not moved, it becomes 0101: none differs."),
+        ("bilinear", "Nearest", "one pixel gives 12.00; a small step changes nothing"),
+        ("mapping", "Half as large", "no holes and 256 collisions"),
+        ("descent", "Step", "After 1 step the loss is 0.2328; the picture lies 0.46 to the right"),
+    ],
+)
+def test_a_button_and_back(shown, kind, button, words, scheme):
+    one = shown(kind, scheme=scheme, reduced_motion="reduce")
+    said = one.locator(".words")
+    expect(said).to_have_text(STARTS[kind])
+    one.get_by_role("button", name=button, exact=True).click()
+    expect(said).to_contain_text(words)
+    one.get_by_role("button", name="Reset").click()
+    expect(said).to_have_text(STARTS[kind])
+
+
+def test_bits_are_turned_over(shown):
+    one = shown("pooling")
+    first = one.get_by_role("button", name="Entry 1", exact=True)
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "true")
+    expect(one.locator(".words")).to_contain_text("The signal becomes 1101")
+    # By keys: along the row, and over.
+    first.press("ArrowRight")
+    second = one.get_by_role("button", name="Entry 2", exact=True)
+    expect(second).to_be_focused()
+    second.press("Enter")
+    expect(second).to_have_attribute("aria-pressed", "true")
+    expect(second).to_be_focused()
+    expect(one.locator(".output .wrong")).to_have_count(2)
+
+
+def test_stride_and_blur(shown):
+    one = shown("pooling")
+    said, blur = one.locator(".words"), one.get_by_role("group", name="Blur")
+    blur.get_by_role("button", name="3 taps").click()
+    expect(said).to_contain_text(
+        "becomes .5, 1, .5, 1; moved one place to the left, it becomes .75"
+    )
+    expect(one.locator(".facts")).to_contain_text("The largest difference is 0.25")
+    one.get_by_role("group", name="Stride").get_by_role("button", name="1").click()
+    expect(said).to_contain_text("the same, moved with it.")
+    expect(one.locator(".wrong")).to_have_count(0)
+
+
+def test_point_by_mouse_and_by_key(shown):
+    one = shown("bilinear")
+    stage, page = one.locator(".reading .plane").first, one.page
+    stage.scroll_into_view_if_needed()
+    unit = stage.bounding_box()["width"] / 6.6
+    grip = one.get_by_role("slider", name="Point", exact=True)
+    drag(page, grip, unit, -0.5 * unit)
+    fields = one.locator("input[type=number]")
+    at = [float(fields.nth(k).input_value()) for k in (0, 1)]
+    assert at == pytest.approx([2.6, 1.9], abs=0.02)
+    value, dx, dy = BilinearExplorer(point=at)._read()
+    expect(one.locator(".words")).to_contain_text(
+        f"four pixels give {value:.2f}; the slope is {dx:.2f} to the right and {dy:.2f} downwards."
+    )
+    fields.nth(0).fill("2.9")
+    grip.press("ArrowRight")
+    # A whole position: the cell to the right counts.
+    expect(fields.nth(0)).to_have_value("3")
+    expect(one.locator(".facts")).to_contain_text("x is whole; cells are half open")
+    expect(one.locator(".weights thead")).to_contain_text("column 4")
+    fields.nth(0).fill("7")
+    expect(fields.nth(0)).to_have_attribute("aria-invalid", "true")
+    # To a place on the picture that is pressed.
+    middle = stage.bounding_box()["width"] / 2
+    stage.locator("canvas").click(position={"x": middle + unit, "y": middle - unit})
+    expect(fields.nth(0)).to_have_attribute("aria-invalid", "false")
+    page.wait_for_timeout(100)
+    assert [float(fields.nth(k).input_value()) for k in (0, 1)] == pytest.approx([3, 1], abs=0.03)
+
+
+@pytest.mark.parametrize("mode", sampling.MODES)
+@pytest.mark.parametrize("picture", ["Ramp", "Edge", "Constant"])
+def test_values_and_slopes_are_the_packages(shown, mode, picture):
+    one = shown("bilinear")
+    one.get_by_role("button", name=picture).click()
+    one.get_by_role("button", name=mode.capitalize()).click()
+    for k, place in enumerate(("2.3", "4.2")):
+        one.locator("input[type=number]").nth(k).fill(place)
+    value, dx, dy = BilinearExplorer(picture.lower(), (2.3, 4.2), mode)._read()
+    found = one.locator(".working .equation b").evaluate_all("all => all.map(b => b.textContent)")
+    expected = [value, dx, dx * 2.5, dy, dy * 2.5]
+    assert [float(text.replace("−", "-")) for text in found] == pytest.approx(expected, abs=0.0051)
+
+
+@pytest.mark.parametrize("change", [(5, 1.0), (-37, 0.6), (120, 1.73)])
+def test_holes_and_collisions_are_the_packages(shown, change):
+    one = shown("mapping")
+    for name, value in zip(("Turn in degrees, counter-clockwise", "Size"), change, strict=True):
+        one.get_by_role("spinbutton", name=f"{name}, as a number").fill(str(value))
+    degrees, size = change
+    turned = affine.rotation(degrees, dtype=torch.float64)
+    theta = affine.compose(turned, affine.scaling(size, dtype=torch.float64))
+    done = MappingExplorer(theta=theta).splat()
+    holes, collisions = int(done.holes.sum()), int(done.collisions.sum())
+    expect(one.locator(".words")).to_contain_text(
+        f"Forward: {holes or 'no'} holes and {collisions or 'no'} collisions among 1024"
+    )
+
+
+def test_mapping_without_an_inverse(shown):
+    one = shown("mapping")
+    slider = one.get_by_role("slider", name="Turn in degrees, counter-clockwise")
+    slider.press("ArrowRight")
+    expect(one.locator(".facts").last).to_have_text("The picture is turned 31° counter-clockwise.")
+    one.locator("summary").click()
+    for name in ("row 1, column 1", "row 1, column 2"):
+        one.get_by_role("spinbutton", name=f"θ, {name}, as a number").fill("0")
+    expect(one.locator(".words")).to_contain_text("Forward mapping has no answer")
+
+
+def test_descent_step_by_step(shown):
+    """Five steps, as PyTorch takes them on the same picture."""
+    one = shown("descent")
+    U = torch.tensor(np.asarray(embedded_image("F", 48)) / 255.0)[None, None]
+    shift = torch.tensor([-0.5, -0.3], dtype=torch.float64)
+    for number in range(1, 6):
+        one.get_by_role("button", name="Step", exact=True).click()
+        losses = []
+        for _ in range(2):
+            own = shift.clone().requires_grad_()
+            theta = torch.cat([torch.eye(2, dtype=torch.float64), own[:, None]], 1)[None]
+            loss = (sampling.sample(U, affine_grid(theta, (48, 48))) - U).square().mean()
+            losses.append(loss.item())
+            if len(losses) == 1:
+                shift = shift - 0.1 * torch.autograd.grad(loss, own)[0]
+        after = f"After {number} step{'s' * (number > 1)} the loss is {losses[1]:.4f}"
+        expect(one.locator(".words")).to_contain_text(after)
+
+
+def test_descent_stalls_and_blur_cures_it(shown):
+    one = shown("descent", reduced_motion="reduce")
+    play = one.get_by_role("button", name="50 steps")
+    play.click()
+    expect(one.locator(".facts").first).to_contain_text("Descent has stalled")
+    one.get_by_role("button", name="4 pixels").click()
+    one.get_by_role("button", name="Back to the start").click()
+    play.click()
+    play.click()
+    expect(one.locator(".facts").first).to_have_text("It has found its place.")
+
+
+def test_descent_plays_and_pauses(shown):
+    one = shown("descent")
+    one.get_by_role("button", name="0.03").click()
+    one.get_by_role("button", name="Play").click()
+    expect(one.locator(".words")).to_contain_text(re.compile(r"After \d+ steps"))
+    one.get_by_role("button", name="Pause").click()
+    expect(one.get_by_role("button", name="Play")).to_be_visible()
+    said = one.locator(".words").inner_text()
+    one.page.wait_for_timeout(250)
+    assert one.locator(".words").inner_text() == said
+
+
+def test_start_is_dragged(shown):
+    one = shown("descent")
+    unit = one.locator(".duo .plane").first.bounding_box()["width"] / 2 / 1.04
+    grip = one.get_by_role("slider", name="The picture", exact=True)
+    drag(one.page, grip, -0.2 * unit, -0.4 * unit)
+    words = one.locator(".words").inner_text()
+    found = re.search(r"([\d.]+) to the right, ([\d.]+) above", words)
+    assert [float(one) for one in found.groups()] == pytest.approx([0.3, 0.1], abs=0.02)
+    start = one.get_by_role("slider", name="Start, on the landscape")
+    start.press("Shift+ArrowLeft")
+    expect(one.locator(".words")).to_contain_text(f"lies {float(found[1]) - 0.2:.2f} to the right")
+    assert one.page.url.endswith("maps.html")
+
+
+@pytest.mark.parametrize("kind", ["pooling", "bilinear", "mapping", "descent"])
+def test_touch_moves_each(shown, kind):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    one = shown(kind, **phone)
+    before = one.locator(".words").inner_text()
+    if kind == "pooling":
+        one.get_by_role("button", name="Entry 3", exact=True).tap()
+    elif kind == "mapping":
+        one.get_by_role("button", name="Shear").tap()
+    else:
+        name = "Point" if kind == "bilinear" else "The picture"
+        grip = one.get_by_role("slider", name=name, exact=True)
+        grip.scroll_into_view_if_needed()
+        x, y = centre(grip)
+        touch = one.page.context.new_cdp_session(one.page)
+        for step, type in enumerate(("Start", "Move", "Move", "End")):
+            points = [] if type == "End" else [{"x": x - 15 * step, "y": y - 10 * step}]
+            event = {"type": f"touch{type}", "touchPoints": points}
+            touch.send("Input.dispatchTouchEvent", event)
+    expect(one.locator(".words")).not_to_have_text(before)
+
+
+def test_descent_starts_as_its_class_says():
+    assert DescentExplorer().theta == [[1, 0, -0.5], [0, 1, -0.3]]

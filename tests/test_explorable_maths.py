@@ -4,6 +4,7 @@ It runs in the browser, where readers run it; without a Chromium these tests are
 """
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from playwright.sync_api import sync_playwright
 from torch.nn import functional as F
 
-from stn_tutorial import affine
+from stn_tutorial import affine, sampling
 from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import describe
+from stn_tutorial.widgets import EXPLORABLES, PATTERNS, describe
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -36,7 +37,7 @@ def js():
               const blob = new Blob([code], {type: 'text/javascript'});
               window.m = await import(URL.createObjectURL(blob));
             }""",
-            bundle("theta"),
+            bundle(*EXPLORABLES, whole=True),
         )
         yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
         browser.close()
@@ -202,6 +203,159 @@ def test_weights_sum_to_one_and_match(js):
             seen = F.grid_sample(pixels, grid, mode, align_corners=False).reshape(height, width)
             np.testing.assert_allclose(weights, seen, rtol=0, atol=1e-14)
             assert weights.sum() == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("mode", sampling.MODES)
+def test_slopes_are_autograds(js, mode):
+    """On the lattice too, where PyTorch's own sampler need not choose the same side."""
+    rng = np.random.default_rng(6)
+    for height, width in ((5, 5), (3, 8), (1, 1)):
+        image = rng.normal(0, 1, (height, width, 2))
+        U = torch.tensor(image).permute(2, 0, 1)[None]
+        free = rng.uniform([-2.5, -2.5], [width + 1.5, height + 1.5], (60, 2))
+        lattice = [[x, y] for x in range(-2, width + 2) for y in range(-2, height + 2)]
+        mixed = [[x, 1.25] for x in range(-1, width + 1)] + [[0.3, y] for y in range(height)]
+        for kind, points in (("free", free), ("lattice", np.array(lattice + mixed, float))):
+            picture = {"width": width, "height": height, "channels": 2}
+            picture["data"] = image.ravel().tolist()
+            values, slopes = js(
+                "[a.points.map((p) => m.sampleAt(a.picture, p, a.mode)), "
+                "a.points.map((p) => m.slopesAt(a.picture, p, a.mode))]",
+                {"picture": picture, "points": points.tolist(), "mode": mode},
+            )
+            # The package's own kernels, in pixels: on the way through a normalised grid a whole
+            # position may lose its last bit, and fall into the cell before.
+            x, y = torch.tensor(points).T.reshape(2, 1, 1, -1).clone().requires_grad_().unbind(0)
+            place = {"nearest": sampling._nearest, "bilinear": sampling._bilinear}
+            read = place.get(mode, sampling._bicubic)
+            V = read(U, x, y, "zeros", False)[0, :, 0]
+            np.testing.assert_allclose(values, V.detach().T, rtol=0, atol=1e-13)
+            for channel in (0, 1):
+                expected = torch.autograd.grad(V[channel].sum(), (x, y), retain_graph=True)
+                got = np.array(slopes)[:, :, channel].T
+                np.testing.assert_allclose(got, torch.stack(expected)[:, 0, 0], atol=1e-12)
+            if kind == "lattice":
+                continue
+            sides = torch.tensor([width, height])
+            grid = ((2 * torch.tensor(points) + 1) / sides - 1)[None, None].requires_grad_()
+            theirs = F.grid_sample(U, grid, mode, align_corners=False)[0, :, 0]
+            (per_unit,) = torch.autograd.grad(theirs[0].sum(), grid)
+            # Per normalised unit, of which half a side's pixels make one.
+            mine = np.array(slopes)[:, :, 0] * sides.numpy() / 2
+            np.testing.assert_allclose(mine, per_unit[0, 0], rtol=0, atol=1e-11)
+
+
+def test_splat_is_the_packages(js):
+    rng = np.random.default_rng(8)
+    exact = [affine.rotation(angle, dtype=torch.float64)[0].tolist() for angle in (30, 45, 90)]
+    exact += [affine.scaling(s, dtype=torch.float64)[0].tolist() for s in (0.25, 0.5, 2, 3)]
+    for height, width, channels in ((16, 16, 3), (7, 12, 1), (1, 4, 1)):
+        image = rng.random((height, width, channels))
+        picture = {"width": width, "height": height, "channels": channels}
+        picture["data"] = image.ravel().tolist()
+        U = torch.tensor(image).permute(2, 0, 1)[None]
+        for theta in [*thetas(12).tolist(), *exact]:
+            got = js(
+                "(({data, hits, holes}) => [[...data], [...hits], holes])(m.splat(...a))",
+                [picture, theta],
+            )
+            done = sampling.splat(U, torch.tensor([theta], dtype=torch.float64))
+            np.testing.assert_allclose(got[0], done.V[0].permute(1, 2, 0).ravel(), atol=1e-15)
+            assert got[1] == done.hits.ravel().tolist()
+            assert got[2] == done.holes.ravel().tolist()
+        assert js("m.splat(...a)", [picture, [[1, 2, 0], [2, 4, 0]]]) is None
+
+
+def blurred(U, sigma):
+    """As the explorable blurs, by PyTorch's convolution."""
+    if not sigma:
+        return U
+    reach = math.ceil(3 * sigma)
+    weights = torch.exp(
+        -(torch.arange(-reach, reach + 1.0, dtype=torch.float64) ** 2) / 2 / sigma**2
+    )
+    weights = weights / weights.sum()
+    U = F.conv2d(U, weights.view(1, 1, 1, -1), padding=(0, reach))
+    return F.conv2d(U, weights.view(1, 1, -1, 1), padding=(reach, 0))
+
+
+def misfit(U, target, pose):
+    """The loss and its gradient, by PyTorch's sampler and autograd."""
+    pose = pose.clone().requires_grad_()
+    tx, ty, alpha = pose
+    cos, sin = alpha.cos(), alpha.sin()
+    theta = torch.stack([torch.stack([cos, -sin, tx]), torch.stack([sin, cos, ty])])[None]
+    V = F.grid_sample(U, F.affine_grid(theta, list(target.shape), False), align_corners=False)
+    loss = (V - target).square().mean()
+    return loss.item(), *torch.autograd.grad(loss, pose)
+
+
+@pytest.mark.parametrize("sigma", [0, 2])
+def test_descent_is_autograds(js, sigma):
+    """Each gradient, and then thirty steps."""
+    rng = np.random.default_rng(9)
+    image = torch.tensor(rng.random((1, 1, 14, 14)))
+    U = blurred(image, sigma)
+    given = {"width": 14, "height": 14, "channels": 1, "data": image.ravel().tolist()}
+    got = js("[...m.gaussianBlur(a[0], a[1]).data]", [given, sigma])
+    np.testing.assert_allclose(got, U.ravel(), rtol=0, atol=1e-15)
+    picture = {**given, "data": U.ravel().tolist()}
+    for pose in rng.uniform(-0.6, 0.6, (30, 3)):
+        loss, gradient = misfit(U, U, torch.tensor(pose))
+        found = js("m.misfit(a[0], a[0], a[1])", [picture, pose.tolist()])
+        assert found["loss"] == pytest.approx(loss, abs=1e-13)
+        np.testing.assert_allclose(found["gradient"], gradient, rtol=0, atol=1e-9)
+    for turn in (False, True):
+        begin = [0.21, -0.13, 0.3 * turn]
+        found = js(
+            """(() => {
+              let [picture, pose, turn] = a;
+              const poses = [];
+              for (let k = 0; k < 30; k++) {
+                pose = m.descend(pose, m.misfit(picture, picture, pose).gradient, 0.1, turn);
+                poses.push(pose);
+              }
+              return poses;
+            })()""",
+            [picture, begin, turn],
+        )
+        pose, expected = torch.tensor(begin, dtype=torch.float64), []
+        for _ in range(30):
+            gradient = misfit(U, U, pose)[1] * torch.tensor([1, 1, float(turn)])
+            pose = pose - 0.1 * gradient
+            expected.append(pose.tolist())
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
+        theta = js("m.poseTheta(a)", begin)
+        np.testing.assert_allclose(js("m.thetaPose(a)", theta), begin, atol=1e-15)
+
+
+def test_patterns_are_the_packages(js):
+    assert {name: js("m.pattern(a)", name) for name in PATTERNS} == PATTERNS
+
+
+def test_blur_pool_is_torchs(js):
+    rng = np.random.default_rng(7)
+    rows = {0: [1.0], 3: [1.0, 2, 1], 5: [1.0, 4, 6, 4, 1]}
+    for count in (4, 8, 16):
+        signal = torch.tensor(rng.normal(0, 1, (1, 1, count)))
+        maxima = F.max_pool1d(F.pad(signal, (0, 1), mode="circular"), 2, 1)
+        for taps, row in rows.items():
+            half = len(row) // 2
+            kernel = torch.tensor([[row]], dtype=torch.float64) / sum(row)
+            blurred = F.conv1d(F.pad(maxima, (half, half), mode="circular"), kernel)
+            for stride in (1, 2):
+                got = js("m.blurPool(...a)", [signal.ravel().tolist(), stride, taps])
+                assert got["maxima"] == maxima.ravel().tolist()
+                np.testing.assert_allclose(got["output"], blurred[0, 0, ::stride], atol=1e-15)
+                assert js("m.roll(a, -3)", signal.ravel().tolist()) == (
+                    signal.roll(-3).ravel().tolist()
+                )
+
+
+def test_one_pixel_is_enough(js):
+    """Chapter 2's example."""
+    for bits, pooled in (("00110011", "0101"), ("01100110", "1111")):
+        assert js("m.blurPool([...a].map(Number), 2).output.join('')", bits) == pooled
 
 
 def test_words_are_the_packages(js):

@@ -26,6 +26,11 @@ CELLS = [
     "explorer.theta = [[0.5, 0, 0.25], [0, 0.5, -0.25]]",
     "explorer.picture = 'flower'",
     "import numpy\nexplorer.picture = numpy.eye(6)",
+    "from IPython.display import display\n"
+    "from stn_tutorial.widgets import BilinearExplorer, DescentExplorer\n"
+    "point, descent = BilinearExplorer(), DescentExplorer()\ndisplay(point, descent)",
+    "print(point.point, point.mode, descent.steps, round(descent.loss, 4))\n"
+    "point.picture = 'edge'; descent.theta = [[1, 0, 0.25], [0, 1, 0]]",
 ]
 
 
@@ -167,6 +172,19 @@ def test_widget_and_kernel_hold_the_same_theta(lab):
         lab.wait_for_timeout(500)
         assert canvas(explorable) != before
     expect(explorable.get_by_role("radio", name="Your picture")).to_be_checked()
+
+    # Others, of which descent tells the kernel several things at once.
+    both = run(lab, 5).locator("[data-stn-ready]")
+    expect(both).to_have_count(2)
+    point, descent = both.nth(0), both.nth(1)
+    point.get_by_role("slider", name="Point", exact=True).press("ArrowRight")
+    point.get_by_role("button", name="Bicubic").click()
+    descent.get_by_role("button", name="Step", exact=True).click()
+    expect(descent.locator(".words")).to_contain_text("After 1 step the loss is 0.2328")
+    printed = run(lab, 6).locator(".jp-OutputArea-output").inner_text()
+    assert printed.strip() == "[1.7, 2.4] bicubic 1 0.2328"
+    expect(point.get_by_role("button", name="Edge")).to_have_attribute("aria-pressed", "true")
+    expect(descent.locator(".words")).to_contain_text("the picture lies 0.25 to the left.")
 
     # JupyterLab's own dark theme.
     lab.evaluate("document.body.dataset.jpThemeLight = 'false'")

@@ -12,7 +12,16 @@ from PIL import Image
 from traitlets import TraitError
 
 from stn_tutorial import _bundle, affine
-from stn_tutorial.widgets import EXPLORABLES, ThetaExplorer, describe, embedded_pictures
+from stn_tutorial.widgets import (
+    EXPLORABLES,
+    BilinearExplorer,
+    DescentExplorer,
+    MappingExplorer,
+    PoolingExplorer,
+    ThetaExplorer,
+    describe,
+    embedded_pictures,
+)
 
 IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 
@@ -206,6 +215,139 @@ def test_every_explorable_has_a_module():
         assert f'mount("{kind}", model, host)' in _bundle.bundle(kind)
 
 
+# --- Pooling, mapping, bilinear, descent ---
+
+
+@pytest.mark.parametrize(
+    ("made", "text", "alt"),
+    [
+        (lambda: PoolingExplorer(),
+         "PoolingExplorer(bits='00110011', shift=-1, stride=2, blur=0)",
+         "The signal 00110011 becomes 0101 under a max-pool of stride 2; moved by -1, as 01100110, "
+         "it becomes 1111."),
+        (lambda: PoolingExplorer("0110", 2, stride=1, blur=5),
+         "PoolingExplorer(bits='0110', shift=2, stride=1, blur=5)",
+         "with a blur of 5 taps"),
+        (lambda: BilinearExplorer(),
+         "BilinearExplorer(picture='ramp', point=(1.6, 2.4), mode='bilinear')",
+         "point at column 1.6, row 2.4. Bilinear sampling gives 13.60 there."),
+        (lambda: BilinearExplorer(np.eye(3), (-1, 3), "nearest"),
+         "BilinearExplorer(picture=3×3, point=(-1, 3), mode='nearest')",
+         "Nearest sampling gives 0.00 there."),
+        (lambda: MappingExplorer(),
+         "MappingExplorer(picture='temple', theta=[[0.866025, -0.5, 0], [0.5, 0.866025, 0]], "
+         "mode='nearest')",
+         "112 holes and 112 collisions among 1024 pixels"),
+        (lambda: MappingExplorer("F", affine.scaling(2), mode="bilinear"),
+         "MappingExplorer(picture='F', theta=[[0.5, 0, 0], [0, 0.5, 0]], mode='bilinear')",
+         "768 holes and 0 collisions among 1024 pixels"),
+        (lambda: MappingExplorer("F", [[1, 0, 0], [0, 0, 0]]),
+         "MappingExplorer(picture='F', theta=[[1, 0, 0], [0, 0, 0]], mode='nearest')",
+         "θ has no inverse"),
+        (lambda: DescentExplorer(),
+         "DescentExplorer(picture='F', theta=[[1, 0, -0.5], [0, 1, -0.3]], blur=0, turn=False, "
+         "rate=0.1)",
+         "moved right by 0.5 and down by 0.3. Gradient descent on θ brings it back."),
+        (lambda: DescentExplorer("temple", affine.rotation(20), blur=4, turn=True, rate=0.3),
+         "DescentExplorer(picture='temple', theta=[[0.939693, -0.34202, 0], [0.34202, 0.939693, 0]]"
+         ", blur=4, turn=True, rate=0.3)",
+         "turned 20° counter-clockwise"),
+    ],
+)  # fmt: skip
+def test_text_and_html_of_each(made, text, alt):
+    one, again = made(), made()
+    (data, _), (same, _) = one._repr_mimebundle_(), again._repr_mimebundle_()
+    assert repr(one) == data["text/plain"] == text
+    assert data["text/html"] == same["text/html"] == one.to_html()
+    found = re.search(r'data-stn-widget="([^"]*)".*<img alt="([^"]*)"', data["text/html"])
+    state = json.loads(html.unescape(found[1]))
+    assert state.pop("kind") == one._kind
+    # All that the front end takes from the model, so that a page starts where a kernel does.
+    assert all(getattr(one, name) == value for name, value in state.items() if name[0] != "_")
+    assert alt in html.unescape(found[2])
+    assert len(data["text/html"]) < 25_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        (PoolingExplorer, "bits", ["0011", "0" * 16]),
+        (PoolingExplorer, "shift", [3, -9]),
+        (PoolingExplorer, "blur", [5]),
+        (BilinearExplorer, "point", [(0, 4.5), np.array([-1, 5.0]), torch.tensor([2.5, 1.25])]),
+        (BilinearExplorer, "picture", ["edge", np.eye(9), torch.ones(1, 1, 1, 2), [[1, 2]]]),
+        (BilinearExplorer, "mode", ["bicubic"]),
+        (MappingExplorer, "theta", [affine.scaling(2), np.zeros((2, 3))]),
+        (DescentExplorer, "theta", [affine.rotation(90), affine.translation(1, -1)]),
+        (DescentExplorer, "blur", [2, 4]),
+    ],
+)
+def test_traits_are_set_and_observed(kind, name, values):
+    one, seen = kind(), []
+    one.observe(lambda change: seen.append(change.new), name)
+    for value in values:
+        setattr(one, name, value)
+    assert len(seen) == len(values)
+    assert seen[-1] == getattr(one, name)
+    assert name in one.keys  # it travels to the front end
+    json.dumps(seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "message"),
+    [
+        (PoolingExplorer, {"bits": "0123"}, "4 to 16 zeros and ones"),
+        (PoolingExplorer, {"bits": "01"}, "4 to 16 zeros and ones"),
+        (PoolingExplorer, {"bits": "01010"}, "an even number"),
+        (PoolingExplorer, {"stride": 3}, "stride"),
+        (PoolingExplorer, {"blur": 4}, "blur"),
+        (BilinearExplorer, {"point": (6, 0)}, "x from −1 to 5"),
+        (BilinearExplorer, {"point": (float("nan"), 0)}, "point must be"),
+        (BilinearExplorer, {"point": "ab"}, "point must be"),
+        (BilinearExplorer, {"picture": "castle"}, "ramp, edge, pixel, constant"),
+        (BilinearExplorer, {"picture": np.zeros((10, 2))}, "shape (10, 2)"),
+        (BilinearExplorer, {"picture": [[np.inf]]}, "finite"),
+        (BilinearExplorer, {"mode": "cubic"}, "mode"),
+        (MappingExplorer, {"theta": [1, 2]}, "2×3 numbers"),
+        (MappingExplorer, {"mode": "bicubic"}, "mode"),
+        (DescentExplorer, {"theta": [[2, 0, 0], [0, 2, 0]]}, "a turn and a shift"),
+        (DescentExplorer, {"theta": [[-1, 0, 0], [0, 1, 0]]}, "a turn and a shift"),
+        (DescentExplorer, {"rate": 7}, "rate"),
+    ],
+)
+def test_what_they_do_not_take_is_refused(kind, values, message):
+    with pytest.raises(TraitError, match=re.escape(message)):
+        kind(**values)
+    one = kind()
+    before = repr(one)
+    for name, value in values.items():
+        with pytest.raises(TraitError, match=re.escape(message)):
+            setattr(one, name, value)
+    assert repr(one) == before
+
+
+def test_point_stays_in_a_smaller_picture():
+    one = BilinearExplorer(point=(4.5, 4))
+    one.picture = np.eye(2)
+    assert one.point == [2, 2]
+
+
+def test_descent_takes_square_pictures_only():
+    with pytest.raises(ValueError, match="as wide as high, but 4×6"):
+        DescentExplorer(np.zeros((4, 6)))
+    one = DescentExplorer(np.zeros((100, 100)))
+    assert one.image.size == (64, 64)
+    one.picture = "temple"
+    assert one.image.size == (48, 48)
+
+
+@pytest.mark.parametrize("kind", EXPLORABLES)
+def test_unknown_arguments_are_refused(kind):
+    if kind != "theta":  # which hands them on to ipywidgets
+        with pytest.raises(TypeError, match="colour"):
+            EXPLORABLES[kind](colour="red")
+
+
 # --- In words ---
 
 
@@ -256,6 +398,9 @@ def test_bundle_is_one_module_without_imports():
     code = _bundle.bundle("theta")
     assert not re.search(r"^\s*import ", code, re.MULTILINE)
     assert len(re.findall(r"^export ", code, re.MULTILINE)) == 2
+    # What only others use is left out, and all kinds fit into one module.
+    assert "function splat" not in code
+    assert "function splat" in _bundle.bundle(*EXPLORABLES)
     assert code.index("const CSS") < code.index("function decompose") < code.index("PRESETS")
     assert "http" not in code.replace("http://www.w3.org/2000/svg", "")
 
@@ -269,6 +414,14 @@ def test_join_follows_imports_once_each():
     code, exports = _bundle.join(sources, "a")
     assert code == "const c = 1;\nconst b = () => c;\nb(c);"
     assert exports == ["c", "b"]
+
+
+def test_shake_keeps_what_is_referred_to():
+    code = "const a = 1;\nfunction b() {\n  return a;\n}\nconst c = 2;\nconst d = () => c;\nb();"
+    left, exports = _bundle.shake(code, ["a", "c", "d"], ())
+    assert left == "const a = 1;\nfunction b() {\n  return a;\n}\nb();"
+    assert exports == ["a"]
+    assert _bundle.shake(code, ["c", "d"], ("d",))[1] == ["c", "d"]
 
 
 @pytest.mark.parametrize(

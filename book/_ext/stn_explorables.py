@@ -1,11 +1,11 @@
 """Explorables in the book's static pages: they need no kernel and nobody else's scripts.
 
 An explorable's HTML, in a chapter's committed output or from the directive below, is an element
-with `data-stn-widget` and a picture in it. Each page that has one is given one classic script for
-each kind: it holds the explorable's ES module as text and imports it from a Blob, because a browser
-refuses `<script type="module" src=…>` on a page opened from disk.
+with `data-stn-widget` and a picture in it. Each page that has some is given one classic script for
+the kinds that it has: it holds their ES module as text and imports it from a Blob, because a
+browser refuses `<script type="module" src=…>` on a page opened from disk.
 
-In a Markdown page, all options may be left out:
+In a Markdown page; the options are those of the explorable's class, and all may be left out:
 
     ```{explorable} theta
     :picture: F
@@ -22,6 +22,7 @@ import hashlib
 import html
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from docutils import nodes
@@ -30,7 +31,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import EXPLORABLES, embedded_pictures
+from stn_tutorial.widgets import EXPLORABLES
 
 WIDGET = re.compile(r'data-stn-widget="([^"]*)"')
 STILL = re.compile(
@@ -50,6 +51,14 @@ class Explorable(SphinxDirective):
         "theta": numbers,
         "pixel": lambda text: [int(entry) for entry in text.split()],
         "show": directives.unchanged_required,
+        "point": lambda text: [float(entry) for entry in text.split()],
+        "mode": directives.unchanged_required,
+        "bits": directives.unchanged_required,
+        "shift": int,
+        "stride": int,
+        "blur": int,
+        "rate": float,
+        "turn": directives.flag,
     }
 
     def run(self) -> list[nodes.Node]:
@@ -57,7 +66,9 @@ class Explorable(SphinxDirective):
         if kind not in EXPLORABLES:
             raise self.error(f"no explorable {kind!r}; there are {', '.join(EXPLORABLES)}")
         try:
-            made = EXPLORABLES[kind](**self.options)
+            # A flag's value is None.
+            options = {key: value is None or value for key, value in self.options.items()}
+            made = EXPLORABLES[kind](**options)
         except (TypeError, ValueError, LookupError) as error:
             raise self.error(str(error)) from error
         except Exception as error:  # traitlets' own error derives from Exception alone
@@ -65,25 +76,32 @@ class Explorable(SphinxDirective):
         return [nodes.raw("", made.to_html(), format="html")]
 
 
-def script(kind: str) -> str:
-    """The classic script that brings one kind of explorable to life wherever a page has it."""
-    module = json.dumps(bundle(kind)).replace("</", "<\\/")
-    pictures = json.dumps(embedded_pictures())
+def script(kinds: Sequence[str]) -> str:
+    """The classic script that brings these kinds of explorables to life wherever a page has them.
+
+    One for all of a page's kinds: what they share travels once.
+    """
+    module = json.dumps(bundle(*kinds)).replace("</", "<\\/")
+    mounts = ", ".join(
+        f"module.mountPage({json.dumps(kind)}, {json.dumps(EXPLORABLES[kind].page_pictures())})"
+        for kind in kinds
+    )
     return (
         f'import(URL.createObjectURL(new Blob([{module}], {{ type: "text/javascript" }})))'
-        f".then((module) => module.mountPage({json.dumps(kind)}, {pictures}));\n"
+        f".then((module) => [{mounts}]);\n"
     )
 
 
 def equip(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Give a page with explorables their scripts, and no others."""
+    """Give a page with explorables their script, and no others."""
     body = context.get("body") or ""
     states = [json.loads(html.unescape(state)) for state in WIDGET.findall(body)]
     static = Path(app.outdir) / "_static"
-    for kind in sorted({state["kind"] for state in states}):
+    if kinds := sorted({state["kind"] for state in states}):
+        name = f"stn-{'-'.join(kinds)}.js"
         static.mkdir(exist_ok=True)
-        (static / f"stn-{kind}.js").write_text(script(kind), encoding="utf-8")
-        app.add_js_file(f"stn-{kind}.js", loading_method="defer")
+        (static / name).write_text(script(kinds), encoding="utf-8")
+        app.add_js_file(name, loading_method="defer")
 
     def own_file(match: re.Match) -> str:
         """The still picture as a file, which a browser fetches only where it is to be seen."""

@@ -205,11 +205,28 @@ function halfToEven(value) {
   return rest < 0.5 || (rest === 0.5 && low % 2 === 0) ? low : low + 1;
 }
 
-function axisTaps(position, mode) {
+// The pixels that a position reads along one axis, and their weights.
+export function axisTaps(position, mode) {
   if (mode === "nearest") return [[halfToEven(position), 1]];
   const low = Math.floor(position);
   if (mode === "bilinear") return [[low, 1 - (position - low)], [low + 1, position - low]];
   return [-1, 0, 1, 2].map((k) => [low + k, bicubicKernel(position - low - k)]);
+}
+
+// The slope of Keys' kernel, at a signed distance.
+function bicubicSlope(distance) {
+  const a = -0.75;
+  const d = Math.abs(distance);
+  const slope = d <= 1 ? (3 * (a + 2) * d - 2 * (a + 3)) * d : ((3 * d - 10) * d + 8) * a;
+  return d < 2 ? Math.sign(distance) * slope : 0;
+}
+
+// The derivatives of `axisTaps`' weights by the position: those to the right at a whole one.
+function axisSlopes(position, mode) {
+  if (mode === "nearest") return [0];
+  if (mode === "bilinear") return [-1, 1];
+  const part = position - Math.floor(position);
+  return [-1, 0, 1, 2].map((k) => bicubicSlope(part - k));
 }
 
 // The pixels that a position (in pixels) reads and their weights, row by row. Cells are half open:
@@ -238,6 +255,22 @@ export function sampleAt(picture, pixel, mode = "bilinear") {
   return total;
 }
 
+// ∂V/∂x and ∂V/∂y at one position (in pixels), all channels, by pixel: times half a side, by
+// normalised unit. What autograd makes of `sample`.
+export function slopesAt(picture, pixel, mode = "bilinear") {
+  const slopes = [0, 1].map(() => new Array(picture.channels).fill(0));
+  if (!pixel.every(Number.isFinite)) return slopes;
+  const [columns, rows] = pixel.map((position) => axisTaps(position, mode));
+  const [alongX, alongY] = pixel.map((position) => axisSlopes(position, mode));
+  rows.forEach(([row, wy], r) => columns.forEach(([column, wx], c) => {
+    read(picture, column, row).forEach((value, k) => {
+      slopes[0][k] += alongX[c] * wy * value;
+      slopes[1][k] += wx * alongY[r] * value;
+    });
+  }));
+  return slopes;
+}
+
 // A whole output, as `sample` gives it: Float64Array of rows, channels last.
 export function warp(picture, theta, output = picture, mode = "bilinear") {
   const { channels } = picture;
@@ -248,6 +281,37 @@ export function warp(picture, theta, output = picture, mode = "bilinear") {
     }
   }
   return result;
+}
+
+// Forward mapping, as `splat` does it: each input pixel goes to the output pixel nearest to where it
+// moves; several leave their mean. null for a singular θ.
+export function splat(picture, theta, output = picture) {
+  const forward = invert(theta);
+  if (!forward) return null;
+  const { channels } = picture;
+  const count = output.width * output.height;
+  const hits = new Uint32Array(count);
+  const data = new Float64Array(count * channels);
+  const xs = centres(picture.width);
+  // Less a thousandth of a pixel, as there: half-way between two pixels is left and up.
+  const land = (position, side) => halfToEven(toPixel(position, side) - 1e-3);
+  centres(picture.height).forEach((y, i) => xs.forEach((x, j) => {
+    const [movedX, movedY] = transformPoint(forward, [x, y]);
+    const column = land(movedX, output.width);
+    const row = land(movedY, output.height);
+    if (!(column >= 0 && column < output.width && row >= 0 && row < output.height)) return;
+    const place = row * output.width + column;
+    hits[place]++;
+    for (let c = 0; c < channels; c++) {
+      data[place * channels + c] += picture.data[(i * picture.width + j) * channels + c];
+    }
+  }));
+  for (let k = 0; k < data.length; k++) data[k] /= Math.max(hits[Math.floor(k / channels)], 1);
+  // A hole: nothing landed, although what is seen there lies inside the picture.
+  const columns = [...centres(output.width)];
+  const covered = [...centres(output.height)].flatMap((y) => columns.map((x) =>
+    transformPoint(theta, [x, y]).every((position) => Math.abs(position) < 1)));
+  return { data, hits, holes: covered.map((inside, k) => inside && hits[k] === 0) };
 }
 
 // What the screen shows: the same as `warp`, bilinear, into RGBA bytes, for the speed of a frame.
@@ -298,3 +362,109 @@ export function warpInto(rgba, picture, theta, output = picture) {
   }
   return rgba;
 }
+
+// --- Pooling a signal whose ends meet ---
+
+const PASCAL = { 0: [1], 3: [1, 2, 1], 5: [1, 4, 6, 4, 1] };
+
+// Moves a signal so many places to the right.
+export const roll = (signal, by) => signal.map((_, k) => {
+  const count = signal.length;
+  return signal[(((k - by) % count) + count) % count];
+});
+
+// Blur-pool (Zhang, 2019): the larger of each entry and the next, a binomial blur of so many taps (0:
+// none), every `stride`-th entry.
+export function blurPool(signal, stride, taps = 0) {
+  const maxima = roll(signal, -1).map((next, k) => Math.max(signal[k], next));
+  const row = PASCAL[taps];
+  const middle = row.length >> 1;
+  const total = row.reduce((sum, weight) => sum + weight);
+  const blurred = maxima.map((_, k) => row.reduce((sum, weight, tap) =>
+    sum + (weight / total) * roll(maxima, middle - tap)[k], 0));
+  return { maxima, blurred, output: blurred.filter((_, k) => k % stride === 0) };
+}
+
+// --- Registration by gradient descent on θ: a shift and a turn ---
+
+// Gaussian blur, cut off at three standard deviations; zeros outside. One channel.
+export function gaussianBlur(picture, sigma) {
+  if (!sigma) return picture;
+  const { width, height } = picture;
+  const reach = Math.ceil(3 * sigma);
+  const weights = Array.from({ length: 2 * reach + 1 },
+    (_, k) => Math.exp(-((k - reach) ** 2) / (2 * sigma * sigma)));
+  const total = weights.reduce((sum, weight) => sum + weight);
+  const along = (data, step, count, start) => {
+    const result = new Float64Array(data.length);
+    for (let place = 0; place < data.length; place++) {
+      const own = start(place);
+      for (let k = Math.max(-reach, -own); k <= Math.min(reach, count - 1 - own); k++) {
+        result[place] += (weights[k + reach] / total) * data[place + k * step];
+      }
+    }
+    return result;
+  };
+  const rows = along(picture.data, 1, width, (place) => place % width);
+  const data = along(rows, width, height, (place) => Math.floor(place / width));
+  return { ...picture, data };
+}
+
+// θ of a pose [tx, ty, α], α in radians, and back.
+export const poseTheta = ([tx, ty, alpha]) => [
+  [Math.cos(alpha), -Math.sin(alpha), tx], [Math.sin(alpha), Math.cos(alpha), ty],
+];
+
+export const thetaPose = ([[a, , tx], [c, , ty]]) => [tx, ty, Math.atan2(c, a)];
+
+// The mean squared difference of V and the target, and its gradient by [tx, ty, α]: the chain of
+// ∂L/∂V, ∂V/∂x and ∂x/∂θ. One channel, bilinear.
+export function misfit(picture, target, pose) {
+  const { width, height, data } = picture;
+  const [[cos, back, tx], [sin, , ty]] = poseTheta(pose);
+  const [xs, ys] = [centres(target.width), centres(target.height)];
+  const ownX = ownPixels(width, target.width);
+  const ownY = ownPixels(height, target.height);
+  const count = target.width * target.height;
+  const output = new Float64Array(count);
+  const gradient = [0, 0, 0];
+  let loss = 0;
+  const at = (column, row) => (column >= 0 && column < width && row >= 0 && row < height
+    ? data[row * width + column] : 0);
+  for (let i = 0, place = 0; i < target.height; i++) {
+    for (let j = 0; j < target.width; j++, place++) {
+      const x = xs[j];
+      const y = ys[i];
+      const px = ownX[j] + ((cos * x + back * y + tx - x) * width) / 2;
+      const py = ownY[i] + ((sin * x + cos * y + ty - y) * height) / 2;
+      let value = 0;
+      let alongX = 0;
+      let alongY = 0;
+      if (px >= -1 && px < width && py >= -1 && py < height) {
+        const left = Math.floor(px);
+        const top = Math.floor(py);
+        const fx = px - left;
+        const fy = py - top;
+        const a = at(left, top);
+        const b = at(left + 1, top);
+        const c = at(left, top + 1);
+        const d = at(left + 1, top + 1);
+        value = (1 - fy) * ((1 - fx) * a + fx * b) + fy * ((1 - fx) * c + fx * d);
+        alongX = (((1 - fy) * (b - a) + fy * (d - c)) * width) / 2;
+        alongY = (((1 - fx) * (c - a) + fx * (d - b)) * height) / 2;
+      }
+      output[place] = value;
+      const gap = value - target.data[place];
+      loss += (gap * gap) / count;
+      const share = (2 * gap) / count;
+      gradient[0] += share * alongX;
+      gradient[1] += share * alongY;
+      gradient[2] += share * (alongX * (back * x - cos * y) + alongY * (cos * x + back * y));
+    }
+  }
+  return { loss, gradient, output };
+}
+
+// One step down the slope; without `turn`, of the shift alone.
+export const descend = (pose, gradient, rate, turn) =>
+  pose.map((value, k) => (k < 2 || turn ? value - rate * gradient[k] : value));

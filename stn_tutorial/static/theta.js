@@ -3,8 +3,9 @@
 import { compose, correctAspect, crop, describe, determinant, identity } from "./maths.js";
 import { read, reflection, rotation, sampleAt, scaling, shear, source, taps } from "./maths.js";
 import { transformPoint, translation, warpInto } from "./maths.js";
-import { drawPicture, explorable, frames, glide, h, handle, loadPictures } from "./ui.js";
-import { matrix, number, palette, pictureChoice, plane, stroke } from "./ui.js";
+import { css, dot, drawPicture, explorable, follow, frame, frames, glide, h } from "./ui.js";
+import { handle, label, loadPictures, matrix, number, palette, pictureChoice } from "./ui.js";
+import { plane, save, stroke } from "./ui.js";
 
 const PRESETS = {
   Identity: () => identity(),
@@ -67,9 +68,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
 
   function paintInput(context, self) {
     const box = drawPicture(context, self, picture.canvas, ...half());
-    context.strokeStyle = colours.input;
-    context.lineWidth = 3;
-    context.strokeRect(box[0] - 1.5, box[1] - 1.5, box[2] + 3, box[3] + 3);
+    frame(context, colours.input, box);
     const at = (x, y) => self.place(...spread(transformPoint(theta, [x, y])));
     const few = picture.width * picture.height <= 400;
     const sides = [[1, 0], [0, 1]].map((end) => Math.hypot(...at(...end).map(
@@ -84,35 +83,23 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     // The grid's rim is the output's frame, as the input sees it.
     stroke(context, colours, colours.output, 2.25, corners, true);
     if (few) {
-      context.fillStyle = colours.grid;
       for (let r = 0; r < rows; r++) {
         for (let c = 0; c < columns; c++) {
           const [x, y] = at((2 * c + 1) / columns - 1, (2 * r + 1) / rows - 1);
-          dot(context, x, y, 3);
+          dot(context, x, y, 3, colours.grid);
         }
       }
     }
     // θ's columns: where x and y point, from where the origin went.
     for (const end of [at(1, 0), at(0, 1)]) stroke(context, colours, colours.theta, 2.25, [at(0, 0), end]);
     const [x, y] = self.place(...spread(looked().source));
-    context.fillStyle = "#fff";
-    dot(context, x, y, 6.5);
-    context.fillStyle = colours.input;
-    dot(context, x, y, 4.5);
+    dot(context, x, y, 6.5, "#fff", colours.input);
   }
 
   function paintOutput(context, self) {
     const box = drawPicture(context, self, output.canvas, ...half());
-    context.strokeStyle = colours.output;
-    context.lineWidth = 3;
-    context.strokeRect(box[0] - 1.5, box[1] - 1.5, box[2] + 3, box[3] + 3);
+    frame(context, colours.output, box);
   }
-
-  const dot = (context, x, y, radius) => {
-    context.beginPath();
-    context.arc(x, y, radius, 0, 2 * Math.PI);
-    context.fill();
-  };
 
   // --- The grid's handles ---
 
@@ -162,8 +149,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   function setPick(column, row) {
     const within = (value, count) => Math.min(Math.max(value, 0), count - 1);
     pick = { column: within(column, picture.width), row: within(row, picture.height) };
-    model.set("pixel", [pick.column, pick.row]);
-    model.save_changes();
+    save(model, { pixel: [pick.column, pick.row] });
     draw();
     announce(lookSentence());
   }
@@ -248,26 +234,11 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
       label(context, weight.toFixed(2), x + outward[0] * unit * 0.2, y + outward[1] * unit * 0.3);
     }
     const [x, y] = self.place(0, 0);
-    context.fillStyle = "#fff";
-    dot(context, x, y, 6);
-    context.fillStyle = colours.input;
-    dot(context, x, y, 4);
-  }
-
-  function label(context, text, x, y) {
-    context.lineWidth = 4;
-    context.lineJoin = "round";
-    context.strokeStyle = "rgba(0, 0, 0, 0.8)";
-    context.strokeText(text, x, y);
-    context.fillStyle = "#fff";
-    context.fillText(text, x, y);
+    dot(context, x, y, 6, "#fff", colours.input);
   }
 
   const isInside = (column, row) =>
     column >= 0 && column < picture.width && row >= 0 && row < picture.height;
-
-  const css = (values) => `rgb(${(values.length === 3 ? values : [values[0], values[0], values[0]])
-    .map((value) => Math.round(value)).join(" ")})`;
 
   const value = (values) => values.map((one) => number(one / 255)).join(" ");
 
@@ -356,27 +327,24 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   const reset = h("button", {
     type: "button", class: "chip quiet",
     onclick() {
-      model.set("pixel", first.pixel);
+      save(model, { pixel: first.pixel });
       pick = null;
       setPicture(first.picture);
-      model.set("_picture", first.picture);
-      model.save_changes();
+      save(model, { _picture: first.picture });
       goTo(first.theta);
     },
   }, "Reset");
   const choice = pictureChoice((name) => {
     const { width, height } = pictures[name];
     if (pick.column >= width || pick.row >= height) model.set("pixel", null);
-    model.set("_picture", name);
-    model.save_changes();
+    save(model, { _picture: name });
   });
 
   // --- All together ---
 
   function edit(next) {
     theta = next;
-    model.set("theta", next);
-    model.save_changes();
+    save(model, { theta: next });
     entries.update(theta);
     announce(sentence());
     refit();
@@ -477,10 +445,9 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     takePixel();
     draw();
   };
-  model.on("change:theta", fromModel);
-  model.on("change:pixel", onPixel);
-  model.on("change:_picture", onPicture);
-  model.on("change:_pictures", onPicture);
+  const unfollow = follow(model, {
+    theta: fromModel, pixel: onPixel, _picture: onPicture, _pictures: onPicture,
+  });
   onTheme(() => {
     colours = palette(root);
     draw();
@@ -502,10 +469,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   refit();
   draw();
   return () => {
-    model.off("change:theta", fromModel);
-    model.off("change:pixel", onPixel);
-    model.off("change:_picture", onPicture);
-    model.off("change:_pictures", onPicture);
+    unfollow();
     glideTheta.stop();
     glideView.stop();
     for (const self of [input, result, loupe]) self.stop();

@@ -24,7 +24,7 @@ export async function mount(kind, model, host) {
   }
   const onTheme = watchTheme(root);
   const [announce, region] = announcer();
-  const pictures = await loadPictures(model.get("_pictures"));
+  const pictures = await loadPictures(model.get("_pictures") ?? {});
   shadow.replaceChildren(h("style", { textContent: CSS }), root);
   const clean = kinds[kind]({ model, root, pictures, announce, onTheme });
   root.append(region);
@@ -61,6 +61,20 @@ export function pageModel(state) {
       listeners[event] = (listeners[event] ?? []).filter((one) => one !== listener);
     },
   };
+}
+
+// Listens to the model until the function that it returns is called.
+export function follow(model, listeners) {
+  const each = (act) => Object.entries(listeners).forEach(([key, listener]) =>
+    model[act](`change:${key}`, listener));
+  each("on");
+  return () => each("off");
+}
+
+// Tells the model, and so the kernel, what the reader did.
+export function save(model, values) {
+  for (const [key, value] of Object.entries(values)) model.set(key, value);
+  model.save_changes();
 }
 
 // --- Elements ---
@@ -197,38 +211,50 @@ export function pictureChoice(onpick) {
   return { element, update };
 }
 
+// Chips of which one is pressed: {value: label}.
+export function options(legend, labels, onpick) {
+  const chips = Object.entries(labels).map(([value, label]) =>
+    h("button", { type: "button", class: "chip", value, onclick: () => onpick(value) }, label));
+  const element = h("div", { class: "options", role: "group", "aria-label": legend },
+    h("span", { "aria-hidden": "true" }, legend), h("div", { class: "chips" }, ...chips));
+  const update = (chosen) => chips.forEach((chip) =>
+    chip.setAttribute("aria-pressed", String(chip.value === String(chosen))));
+  return { element, update };
+}
+
 // --- Canvases ---
 
-// A square canvas that follows its width and the screen's pixels. `paint` draws in a plane whose
-// point (x, y) `place` puts at CSS pixels; `view` says which part is seen.
-export function plane(label, paint, view = { x: 0, y: 0, reach: 1.1 }) {
+// A canvas that follows its width and the screen's pixels, so many times as high as wide. `paint`
+// draws in a plane whose point (x, y) `place` puts at CSS pixels; `view` says which part is seen.
+export function plane(label, paint, view = { x: 0, y: 0, reach: 1.1 }, aspect = 1) {
   const canvas = h("canvas", { role: "img", "aria-label": label });
-  const element = h("div", { class: "plane" }, canvas);
+  const element = h("div", { class: "plane", style: `aspect-ratio: ${1 / aspect}` }, canvas);
   const self = {
     element,
     canvas,
     view,
     size: 0,
+    get height() { return self.size * aspect; },
     get scale() { return self.size / 2 / view.reach; },
     place: (x, y) => [
       self.size / 2 + (x - view.x) * self.scale,
-      self.size / 2 + (y - view.y) * self.scale,
+      self.height / 2 + (y - view.y) * self.scale,
     ],
     locate(event) {
       const box = canvas.getBoundingClientRect();
       return [
         (event.clientX - box.left - self.size / 2) / self.scale + view.x,
-        (event.clientY - box.top - self.size / 2) / self.scale + view.y,
+        (event.clientY - box.top - self.height / 2) / self.scale + view.y,
       ];
     },
     draw() {
       if (!self.size) return;
       const ratio = devicePixelRatio || 1;
-      const pixels = Math.round(self.size * ratio);
-      if (canvas.width !== pixels) [canvas.width, canvas.height] = [pixels, pixels];
+      const [wide, high] = [self.size, self.height].map((side) => Math.round(side * ratio));
+      if (canvas.width !== wide) [canvas.width, canvas.height] = [wide, high];
       const context = canvas.getContext("2d");
       context.setTransform(ratio, 0, 0, ratio, 0, 0);
-      context.clearRect(0, 0, self.size, self.size);
+      context.clearRect(0, 0, self.size, self.height);
       paint(context, self);
     },
   };
@@ -267,6 +293,37 @@ export function stroke(context, { halo }, colour, width, points, closed = false)
   context.lineWidth = width;
   context.stroke();
 }
+
+export function dot(context, x, y, radius, ...colours) {
+  for (const colour of colours) {
+    context.fillStyle = colour;
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.fill();
+    radius -= 2;
+  }
+}
+
+// White on a dark rim: legible on any picture.
+export function label(context, text, x, y) {
+  context.lineWidth = 4;
+  context.lineJoin = "round";
+  context.strokeStyle = "rgba(0, 0, 0, 0.8)";
+  context.strokeText(text, x, y);
+  context.fillStyle = "#fff";
+  context.fillText(text, x, y);
+}
+
+// A frame in the colour of what a plane shows.
+export function frame(context, colour, [left, top, width, height]) {
+  context.strokeStyle = colour;
+  context.lineWidth = 3;
+  context.strokeRect(left - 1.5, top - 1.5, width + 3, height + 3);
+}
+
+// One to three values up to 255, as a colour.
+export const css = (values) => `rgb(${(values.length === 3 ? values : [values[0], values[0], values[0]])
+  .map((value) => Math.round(value)).join(" ")})`;
 
 // --- Dragging ---
 
@@ -314,7 +371,8 @@ export function handle(self, { name, help, kind, moved, nudged, start, end, jump
     element.setAttribute("aria-valuenow", x.toFixed(2));
     element.setAttribute("aria-valuetext", words);
     // Out of view, it waits at the edge.
-    const [left, top] = self.place(x, y).map((v) => Math.min(Math.max(v, 8), self.size - 8));
+    const [left, top] = self.place(x, y).map((v, axis) =>
+      Math.min(Math.max(v, 8), (axis ? self.height : self.size) - 8));
     element.style.transform = `translate(${left}px, ${top}px)`;
   };
   element.at = [0, 0];
@@ -322,87 +380,96 @@ export function handle(self, { name, help, kind, moved, nudged, start, end, jump
   return element;
 }
 
-// --- The matrix ---
+// --- Numbers to set ---
+
+// A slider with a number entry. With a `bound` beyond them its ends move out for a large value, and
+// back only when it is told to settle: a thumb must not run away from under a finger.
+export function field({ name, label: said, low, high, step, jump, bound, onedit }) {
+  let value = 0;
+  const edit = (next) => {
+    update(next);
+    onedit(next);
+  };
+  const slider = h("input", {
+    type: "range", min: low, max: high, step, "aria-label": said,
+    oninput: () => edit(Number(slider.value)),
+  });
+  const least = () => (bound ? -bound : low);
+  const most = () => bound ?? high;
+  const show = () => { entry.value = Number(value.toFixed(3)); };
+  const entry = h("input", {
+    type: "number", min: least(), max: most(), step: jump, "aria-label": `${said}, as a number`,
+    oninput() {
+      const next = entry.valueAsNumber;
+      const valid = next >= least() && next <= most();
+      if (valid) {
+        // A number too large for the slider had widened it; no thumb is held while one types.
+        [slider.min, slider.max] = [low, high];
+        edit(next);
+      }
+      entry.setAttribute("aria-invalid", String(!valid));
+    },
+    // What was not a number gives way to what holds.
+    onblur: () => setTimeout(() => update(value)),
+    onfocus: () => entry.select(),
+    // A number field would drop a true minus or a comma and keep the digits.
+    onbeforeinput(event) {
+      const text = event.data ?? event.dataTransfer?.getData("text/plain") ?? "";
+      const plain = text.trim().replace("−", "-").replace(",", ".");
+      const strange = !/^[-+.\de]*$/i.test(plain);
+      if (plain === text && !strange) return;
+      event.preventDefault();
+      if (!strange) document.execCommand("insertText", false, plain);
+    },
+    onkeydown({ key }) {
+      const wrong = entry.getAttribute("aria-invalid") === "true";
+      if (!wrong || (key !== "Enter" && key !== "Escape")) return;
+      show();
+      entry.setAttribute("aria-invalid", "false");
+      entry.select();
+    },
+  });
+  function update(next, settle = false) {
+    value = next;
+    if (settle) [slider.min, slider.max] = [low, high];
+    const limit = 2 ** Math.max(1, Math.ceil(Math.log2(Math.abs(value))));
+    if (bound && limit > Number(slider.max)) [slider.min, slider.max] = [-limit, limit];
+    slider.value = value;
+    if (entry !== entry.getRootNode().activeElement) show();
+    entry.setAttribute("aria-invalid", "false");
+  }
+  const bounds = (...ends) => {
+    [low, high] = ends;
+    for (const one of [slider, entry]) [one.min, one.max] = ends;
+  };
+  const element = h("div", { class: "cell" },
+    h("span", { class: "name", "aria-hidden": "true" }, name), entry, slider);
+  return { element, update, bounds };
+}
 
 // Sliders and number entries in the rows and columns of θ. `onedit(rows)` is given the whole
 // matrix.
 export function matrix(rows, { name, heads, sides, onedit }) {
-  let values = rows.map((row) => [...row]);
-  const fields = [];
-  const edit = (r, c, value) => {
-    values[r][c] = value;
-    show(r, c);
-    onedit(values.map((row) => [...row]));
-  };
-  const show = (r, c) => {
-    const { slider, entry } = fields[r][c];
-    const value = values[r][c];
-    const limit = 2 ** Math.max(1, Math.ceil(Math.log2(Math.abs(value))));
-    // The slider's ends move out for a large value, and back only on a press of a button: a thumb
-    // must not run away from under a finger.
-    if (limit > Number(slider.max)) [slider.min, slider.max] = [-limit, limit];
-    slider.value = value;
-    if (entry !== entry.getRootNode().activeElement) entry.value = Number(value.toFixed(3));
-    entry.setAttribute("aria-invalid", "false");
-  };
-  const cells = rows.flatMap((row, r) => {
-    fields.push([]);
-    return row.map((_, c) => {
-      const label = `${name} ${"₁₂"[r]}${"₁₂₃"[c]}`.replace(" ", "");
-      const place = `row ${r + 1}, column ${c + 1}`;
-      const slider = h("input", {
-        type: "range", min: -2, max: 2, step: 0.01, "aria-label": `${name}, ${place}`,
-        oninput: () => edit(r, c, Number(slider.value)),
-      });
-      const entry = h("input", {
-        type: "number", min: -1000, max: 1000, step: 0.05, "aria-label": `${name}, ${place}, as a number`,
-        oninput() {
-          const value = entry.valueAsNumber;
-          const valid = Number.isFinite(value) && Math.abs(value) <= 1000;
-          if (valid) {
-            // A number too large for the slider had widened it; no thumb is held while one types.
-            [slider.min, slider.max] = [-2, 2];
-            edit(r, c, value);
-          }
-          entry.setAttribute("aria-invalid", String(!valid));
-        },
-        // What was not a number gives way to what holds.
-        onblur: () => setTimeout(() => show(r, c)),
-        onfocus: () => entry.select(),
-        // A number field would drop a true minus or a comma and keep the digits.
-        onbeforeinput(event) {
-          const text = event.data ?? event.dataTransfer?.getData("text/plain") ?? "";
-          const plain = text.trim().replace("−", "-").replace(",", ".");
-          const strange = !/^[-+.\de]*$/i.test(plain);
-          if (plain === text && !strange) return;
-          event.preventDefault();
-          if (!strange) document.execCommand("insertText", false, plain);
-        },
-        onkeydown({ key }) {
-          const wrong = entry.getAttribute("aria-invalid") === "true";
-          if (!wrong || (key !== "Enter" && key !== "Escape")) return;
-          entry.value = Number(values[r][c].toFixed(3));
-          entry.setAttribute("aria-invalid", "false");
-          entry.select();
-        },
-      });
-      fields[r].push({ slider, entry });
-      return h("div", { class: "cell" },
-        h("span", { class: "name", "aria-hidden": "true" }, label), entry, slider);
-    });
-  });
+  let values = rows;
+  const fields = rows.map((row, r) => row.map((_, c) => field({
+    name: `${name}${"₁₂"[r]}${"₁₂₃"[c]}`,
+    label: `${name}, row ${r + 1}, column ${c + 1}`,
+    low: -2, high: 2, step: 0.01, jump: 0.05, bound: 1000,
+    onedit(value) {
+      values = values.map((row) => [...row]);
+      values[r][c] = value;
+      onedit(values);
+    },
+  })));
   const side = (text) => h("div", { class: "side", "aria-hidden": "true" }, text);
   const head = (text) => h("div", { class: "head", "aria-hidden": "true" }, text);
   const element = h("div", { class: "matrix", role: "group", "aria-label": `The matrix ${name}` },
     h("div", { class: "bracket", "aria-hidden": "true" }),
     head(""), ...heads.map(head),
-    side(sides[0]), ...cells.slice(0, 3), side(sides[1]), ...cells.slice(3));
-  const update = (next, settle = false) => {
-    values = next.map((row) => [...row]);
-    values.forEach((row, r) => row.forEach((_, c) => {
-      if (settle) [fields[r][c].slider.min, fields[r][c].slider.max] = [-2, 2];
-      show(r, c);
-    }));
+    ...fields.flatMap((row, r) => [side(sides[r]), ...row.map((one) => one.element)]));
+  const update = (next, settle) => {
+    values = next;
+    next.forEach((row, r) => row.forEach((value, c) => fields[r][c].update(value, settle)));
   };
   update(rows);
   return { element, update };
