@@ -4,14 +4,10 @@ A small book of two pages, built as the real one is, stands for all pages. Witho
 tests are skipped, and say so.
 """
 
-import functools
-import http.server
 import json
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import nbformat
@@ -20,7 +16,7 @@ import pytest
 import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from stn_tutorial import affine, sampling
 from stn_tutorial.grids import affine_grid
@@ -33,9 +29,6 @@ from stn_tutorial.widgets import (
 )
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 # The theme reports its own doings in the console, under these names.
 THEME = ("[PST]", "[togglebutton]")
@@ -120,30 +113,6 @@ def site(tmp_path_factory):
     built = subprocess.run([*command, "--keep-going"], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     return source / "_build" / "html"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def served(site):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.fixture

@@ -5,42 +5,32 @@ It runs in the browser, where readers run it; without a Chromium these tests are
 
 import json
 import math
-import shutil
 
 import numpy as np
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
 from torch.nn import functional as F
 
 from stn_tutorial import affine, sampling
 from stn_tutorial._bundle import bundle
 from stn_tutorial.widgets import EXPLORABLES, PATTERNS, describe
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 SIZES = [(8, 8), (7, 5), (5, 12), (1, 1), (1, 6), (16, 3)]
 
 
 @pytest.fixture(scope="module")
-def js():
+def js(chromium):
     """Evaluate an expression of `m`, the bundle's exports, and of `a`, the argument."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page()
-        page.evaluate(
-            """async (code) => {
-              const blob = new Blob([code], {type: 'text/javascript'});
-              window.m = await import(URL.createObjectURL(blob));
-            }""",
-            bundle(*EXPLORABLES, whole=True),
-        )
-        yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
-        browser.close()
+    page = chromium.new_page()
+    page.evaluate(
+        """async (code) => {
+          const blob = new Blob([code], {type: 'text/javascript'});
+          window.m = await import(URL.createObjectURL(blob));
+        }""",
+        bundle(*EXPLORABLES, whole=True),
+    )
+    yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
+    page.close()
 
 
 def thetas(count=40):

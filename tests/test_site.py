@@ -3,13 +3,9 @@
 The browser's tests need a Chromium, which CI has; without one they are skipped, and say so.
 """
 
-import functools
-import http.server
 import re
-import shutil
 import subprocess
 import sys
-import threading
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,12 +13,10 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
-from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 each_page = pytest.mark.parametrize("page", PAGES)
 
@@ -107,30 +101,6 @@ def test_site_is_light(site):
         html = (site / f"{page}.html").read_text(encoding="utf-8")
         assert "THEBE" not in html
         assert not any("thebe" in address for address in Addresses(html).loads)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def served(site):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
