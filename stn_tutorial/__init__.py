@@ -6,9 +6,9 @@ those above it:
 ========================  ======================================================================
 `stn_tutorial.pooling`    blur-pool, and how steady a class is under shifts (chapters 1, 2)
 `stn_tutorial.affine`     θ: build, compose, invert, decompose, convert (chapter 3)
-`stn_tutorial.grids`      regular and sampling grids, normalised and pixel coordinates (3, 4)
+`stn_tutorial.grids`      regular and sampling grids, normalised and pixel coordinates (3, 4, 8)
 `stn_tutorial.sampling`   nearest, bilinear and bicubic sampling, splatting (4, 5)
-`stn_tutorial.transformer`  `SpatialTransformer`, the module for your own network
+`stn_tutorial.transformer`  `SpatialTransformer`, its transforms, localisation nets (7, 8)
 `stn_tutorial.data`       pictures, embedded digits, MNIST
 `stn_tutorial.training`   the training loop, accuracy, probabilities
 `stn_tutorial.viz`        the book's figures

@@ -46,24 +46,45 @@ def check_picture(U: object, name: str = "U") -> None:
         )
 
 
+def check_volume(U: object, name: str = "U") -> None:
+    """Raise unless `U` is a floating tensor of shape (N, C, D, H, W) with at least one voxel."""
+    check_shape(name, U, "(N, C, D, H, W)", ndim=5)
+    assert isinstance(U, Tensor)
+    if 0 in U.shape[2:]:
+        raise ValueError(
+            f"{name} must have at least one voxel, but shape {tuple(U.shape)} was given"
+        )
+
+
 def check_grid(grid: object, name: str = "grid") -> None:
     """Raise unless `grid` is a floating tensor of shape (N, H, W, 2)."""
     check_shape(name, grid, "(N, H, W, 2) with (x, y) last", 2, ndim=4)
 
 
-def check_size(size: object, name: str = "size") -> tuple[int, int]:
-    """Return `size` as (height, width); raise unless it is two positive whole numbers."""
+def _check_sides(size: object, name: str, sides: str, count: str) -> tuple[int, ...]:
+    """Return `size` as a tuple; raise unless it is as many positive whole numbers as `sides`."""
     if (
         not isinstance(size, Sequence)
         or isinstance(size, str)
-        or len(size) != 2
+        or len(size) != sides.count(",") + 1
         or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size)
     ):
         raise ValueError(
-            f"{name} must be (height, width), two positive whole numbers, but {size!r} was given"
+            f"{name} must be ({sides}), {count} positive whole numbers, but {size!r} was given"
         )
-    height, width = size
+    return tuple(size)
+
+
+def check_size(size: object, name: str = "size") -> tuple[int, int]:
+    """Return `size` as (height, width); raise unless it is two positive whole numbers."""
+    height, width = _check_sides(size, name, "height, width", "two")
     return height, width
+
+
+def check_volume_size(size: object, name: str = "size") -> tuple[int, int, int]:
+    """Return `size` as (depth, height, width); raise unless it is three positive whole numbers."""
+    depth, height, width = _check_sides(size, name, "depth, height, width", "three")
+    return depth, height, width
 
 
 def check_same_device(**tensors: Tensor) -> None:

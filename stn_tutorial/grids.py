@@ -1,4 +1,4 @@
-r"""Grids: where each output pixel stands, and where it reads (chapters 3 and 4).
+r"""Grids: where each output pixel stands, and where it reads (chapters 3, 4 and 8).
 
 *Convention.* A grid has shape (N, H, W, 2), (x, y) last, in normalised coordinates: the output
 pixel in row i and column j reads the input at `grid[n, i, j]`. With `align_corners=False`, the
@@ -6,9 +6,13 @@ book's choice throughout, −1 and 1 are the outer *edges* of the picture, and t
 of W is (2j + 1)/W − 1. With `align_corners=True`, which chapters 3 and 5 show for comparison, they
 are the *centres* of the first and last pixels.
 
-Grids are computed in float32 at least, and outside autocast.
+Grids are computed in float32 at least, and outside autocast. The identity, whatever the map, gives
+the regular grid bit for bit.
 """
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +20,26 @@ from stn_tutorial._checks import (
     Size,
     at_least_float32,
     check_floating,
+    check_shape,
     check_size,
     check_theta,
+    check_volume_size,
 )
 
-__all__ = ["affine_grid", "normalised_to_pixel", "pixel_to_normalised", "regular_grid"]
+__all__ = [
+    "affine_grid",
+    "affine_grid_3d",
+    "control_points",
+    "normalised_to_pixel",
+    "piecewise_affine_grid",
+    "pixel_to_normalised",
+    "projective_grid",
+    "regular_grid",
+    "thin_plate_spline_grid",
+]
+
+HORIZON = 1e-4
+"""The smallest denominator of a projective map, in size; see `projective_grid`."""
 
 
 def _centres(count: int, align_corners: bool, like: Tensor) -> Tensor:
@@ -87,6 +106,203 @@ def affine_grid(theta: Tensor, size: Size, *, align_corners: bool = False) -> Te
     # 1·x + 0·y + 0 is x exactly.
     t = theta[:, :, :, None, None]
     return torch.stack([t[:, r, 0] * x + t[:, r, 1] * y + t[:, r, 2] for r in (0, 1)], dim=-1)
+
+
+def affine_grid_3d(theta: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
+    r"""Return where each output voxel reads: `affine_grid` with one axis more.
+
+    Args:
+        theta: shape (N, 3, 4), output to input; rows and columns in the order x, y, z.
+        size: (D, H, W) of the output.
+        align_corners: see the module.
+
+    Returns:
+        Grid of shape (N, D, H, W, 3), (x, y, z) last, z along the depth, in θ's dtype, float32 at
+        least.
+    """
+    check_shape("theta", theta, "(N, 3, 4)", 3, 4, ndim=3)
+    depth, height, width = check_volume_size(size)
+    theta = theta.to(at_least_float32(theta.dtype))
+    z = _centres(depth, align_corners, theta)[:, None, None]
+    y = _centres(height, align_corners, theta)[:, None]
+    x = _centres(width, align_corners, theta)
+    t = theta[:, :, :, None, None, None]
+    rows = [t[:, r, 0] * x + t[:, r, 1] * y + t[:, r, 2] * z + t[:, r, 3] for r in (0, 1, 2)]
+    return torch.stack(rows, dim=-1)
+
+
+def projective_grid(theta: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
+    r"""Return where each output pixel reads under a projective map (a homography).
+
+    .. math:: (n_x, n_y, w)^T = \theta\,(x^t, y^t, 1)^T, \quad (x^s, y^s) = (n_x, n_y) / w
+
+    Where w is 0 the position is infinitely far away: a line of the output, the horizon. There a
+    denominator smaller than `HORIZON` in size is replaced by ±`HORIZON` (with w's sign; + at 0), so
+    that positions and gradients are finite wherever θ is. Beyond the horizon, where w < 0, the
+    formula goes on to hold, and the picture is seen mirrored.
+
+    Args:
+        theta: shape (N, 3, 3), output to input. Only its ratios matter, as long as denominators
+            are well above `HORIZON`: scale it so that its last entry is 1.
+        size: (H, W) of the output.
+        align_corners: see the module.
+
+    Returns:
+        Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
+    """
+    check_shape("theta", theta, "(N, 3, 3)", 3, 3, ndim=3)
+    size = check_size(size)
+    theta = theta.to(at_least_float32(theta.dtype))
+    x, y = regular_grid(
+        size, align_corners=align_corners, dtype=theta.dtype, device=theta.device
+    ).unbind(-1)
+    t = theta[:, :, :, None, None]
+    n_x, n_y, w = (t[:, r, 0] * x + t[:, r, 1] * y + t[:, r, 2] for r in (0, 1, 2))
+    floor = torch.where(w < 0, -HORIZON, HORIZON).to(w.dtype)
+    # NaN is no smaller than HORIZON: it goes through, as it does in the other grids.
+    w = torch.where(w.abs() < HORIZON, floor, w)
+    return torch.stack([n_x / w, n_y / w], dim=-1)
+
+
+def control_points(
+    k: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> Tensor:
+    """Return k×k points that span the picture, edges included, row by row.
+
+    Args:
+        k: points along each side, at least 2.
+        dtype: floating dtype of the result; half precision is widened to float32.
+        device: device of the result.
+
+    Returns:
+        Points of shape (k², 2), (x, y) last, from (−1, −1) to (1, 1).
+    """
+    if not isinstance(k, int) or isinstance(k, bool) or k < 2:
+        raise ValueError(f"k must be a whole number, 2 or more, but {k!r} was given")
+    return regular_grid((k, k), align_corners=True, dtype=dtype, device=device).view(k * k, 2)
+
+
+def _points_a_side(theta: Tensor) -> int:
+    """Return k of θ's k×k control points; raise unless θ holds such points."""
+    check_shape("theta", theta, "(N, k², 2)", 2, ndim=3)
+    k = round(theta.shape[1] ** 0.5)
+    if k < 2 or k * k != theta.shape[1]:
+        raise ValueError(
+            "theta must have shape (N, k², 2) with k at least 2, "
+            f"but shape {tuple(theta.shape)} was given"
+        )
+    return k
+
+
+def _moved_by(weights: Tensor, theta: Tensor, points: Tensor, own: Tensor) -> Tensor:
+    """Each position of the regular grid, moved by its weighted mean of the points' movements."""
+    N, K, _ = theta.shape
+    height, width, _ = own.shape
+    # Movements and not positions: zero movement then is the identity, bit for bit. One product for
+    # the whole batch; without autocast, which would make it in half precision.
+    with torch.autocast(theta.device.type, enabled=False):
+        movement = (theta - points).transpose(1, 2).reshape(2 * N, K) @ weights.T
+    return own + movement.view(N, 2, height, width).permute(0, 2, 3, 1)
+
+
+def piecewise_affine_grid(theta: Tensor, size: Size) -> Tensor:
+    r"""Return where each output pixel reads when a mesh of triangles is bent, each kept affine.
+
+    The output is divided into (k−1)×(k−1) cells, each cut in two along its falling diagonal (from
+    the upper left to the lower right). A control point p with source q moves its neighbourhood by
+    φ(x − p)·(q − p), where, with dx and dy in units of a cell, the hat
+
+    .. math:: \varphi(dx, dy) = \max(0,\; 1 - \max(|dx|, |dy|, |dx - dy|))
+
+    is 1 at p, 0 at all other control points and affine on each triangle.
+
+    Args:
+        theta: shape (N, k², 2): where in the input each of `control_points(k)` reads, (x, y) last.
+        size: (H, W) of the output.
+
+    Returns:
+        Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
+    """
+    k = _points_a_side(theta)
+    size = check_size(size)
+    theta = theta.to(at_least_float32(theta.dtype))
+    own = regular_grid(size, dtype=theta.dtype, device=theta.device)
+    points = control_points(k, dtype=theta.dtype, device=theta.device)
+    dx, dy = ((own.view(-1, 1, 2) - points) * ((k - 1) / 2)).unbind(-1)
+    reach = torch.maximum(torch.maximum(dx.abs(), dy.abs()), (dx - dy).abs())
+    return _moved_by((1 - reach).clamp(min=0), theta, points, own)
+
+
+@lru_cache(maxsize=16)
+def _spline_system(k: int) -> np.ndarray:
+    """From the movements of k×k points to the spline's k² + 3 coefficients: (k² + 3, k²).
+
+    Solved once, in float64, and by NumPy: what is kept must be a plain array, also when the first
+    call comes from inside a compiler's trace.
+    """
+    side = np.linspace(-1, 1, k)
+    points = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    squares = ((points[:, None] - points) ** 2).sum(-1)
+    bends = 0.5 * squares * np.log(np.where(squares > 0, squares, 1))
+    flat = np.concatenate([np.ones((k * k, 1)), points], axis=1)
+    system = np.block([[bends, flat], [flat.T, np.zeros((3, 3))]])
+    return np.linalg.solve(system, np.eye(k * k + 3, k * k))
+
+
+@torch.compiler.assume_constant_result
+def _spline_constant(k: int) -> Tensor:
+    return torch.from_numpy(_spline_system(k).copy())
+
+
+def _spline_weights(k: int, size: tuple[int, int], system: Tensor) -> Tensor:
+    """How much each output pixel follows each control point: (H·W, k²), in the system's dtype."""
+    like = {"dtype": system.dtype, "device": system.device}
+    own = regular_grid(size, **like).view(-1, 1, 2)
+    squares = (own - control_points(k, **like)).square().sum(-1)
+    # r² log r, which is 0 at r = 0.
+    bends = 0.5 * squares * torch.where(squares > 0, squares, 1).log()
+    flat = torch.cat([torch.ones_like(own[:, :, 0]), own[:, 0]], dim=1)
+    return torch.cat([bends, flat], dim=1) @ system
+
+
+@lru_cache(maxsize=16)
+def _kept_spline_weights(
+    k: int, size: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    # What is kept must serve training too, also when it was first asked for in inference mode.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return _spline_weights(k, size, _spline_constant(k)).to(device, dtype)
+
+
+def thin_plate_spline_grid(theta: Tensor, size: Size) -> Tensor:
+    r"""Return where each output pixel reads under a thin-plate spline through control points.
+
+    The smoothest map that takes each control point p to its source q: with the movements q − p as
+    data, and U(r) = r² log r,
+
+    .. math:: p^s = p^t + a_0 + a_1 x^t + a_2 y^t + \sum_i w_i\, U(\|p_i - p^t\|)
+
+    The coefficients are a constant matrix times the movements (Bookstein 1989), and so, for a given
+    size, is the grid: that constant is solved in float64 and kept.
+
+    Args:
+        theta: shape (N, k², 2): where in the input each of `control_points(k)` reads, (x, y) last.
+        size: (H, W) of the output.
+
+    Returns:
+        Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
+    """
+    k = _points_a_side(theta)
+    size = check_size(size)
+    theta = theta.to(at_least_float32(theta.dtype))
+    own = regular_grid(size, dtype=theta.dtype, device=theta.device)
+    points = control_points(k, dtype=theta.dtype, device=theta.device)
+    if torch.compiler.is_compiling():  # nothing may be kept from inside a trace
+        system = _spline_constant(k).to(theta.device, theta.dtype)
+        weights = _spline_weights(k, size, system)
+    else:
+        weights = _kept_spline_weights(k, size, theta.dtype, theta.device)
+    return _moved_by(weights, theta, points, own)
 
 
 def _sides(points: Tensor, size: Size) -> Tensor:
