@@ -221,8 +221,8 @@ class _ControlPoints(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, k², 2), (x, y) last, the points row by row."""
-        points = control_points(self.k, dtype=offsets.dtype, device=offsets.device)
-        return self._checked(offsets).view(-1, self.k**2, 2) + points
+        movements = self._checked(offsets).view(-1, self.k**2, 2)
+        return movements + control_points(self.k, dtype=offsets.dtype, device=offsets.device)
 
 
 class PiecewiseAffine(_ControlPoints):
