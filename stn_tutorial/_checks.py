@@ -5,6 +5,7 @@ and break `torch.compile`.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -67,7 +68,10 @@ def _check_sides(size: object, name: str, sides: str, count: str) -> tuple[int, 
         not isinstance(size, Sequence)
         or isinstance(size, str)
         or len(size) != sides.count(",") + 1
-        or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in size)
+        # A SymInt is the whole number that `torch.export` puts in the place of a dynamic side.
+        or not all(
+            isinstance(s, int | torch.SymInt) and not isinstance(s, bool) and s > 0 for s in size
+        )
     ):
         raise ValueError(
             f"{name} must be ({sides}), {count} positive whole numbers, but {size!r} was given"
@@ -85,6 +89,13 @@ def check_volume_size(size: object, name: str = "size") -> tuple[int, int, int]:
     """Return `size` as (depth, height, width); raise unless it is three positive whole numbers."""
     depth, height, width = _check_sides(size, name, "depth, height, width", "three")
     return depth, height, width
+
+
+def check_input_shape(shape: object, name: str = "shape") -> tuple[int, ...]:
+    """Return the shape of one input, (C, H, W) or (C, D, H, W); raise unless it is such a one."""
+    if isinstance(shape, Sequence) and len(shape) == 4:
+        return _check_sides(shape, name, "channels, depth, height, width", "four")
+    return _check_sides(shape, name, "channels, height, width", "three")
 
 
 def check_same_device(**tensors: Tensor) -> None:
@@ -116,3 +127,10 @@ def at_least_float32(*dtypes: torch.dtype) -> torch.dtype:
     for dtype in dtypes:
         result = torch.promote_types(result, dtype)
     return result
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Return a context in which nothing is cast; devices that have no autocast need none."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()

@@ -24,6 +24,7 @@ from stn_tutorial._checks import (
     check_size,
     check_theta,
     check_volume_size,
+    without_autocast,
 )
 
 __all__ = [
@@ -97,11 +98,10 @@ def affine_grid(theta: Tensor, size: Size, *, align_corners: bool = False) -> Te
         through as arithmetic takes them.
     """
     check_theta(theta)
-    size = check_size(size)
+    height, width = check_size(size)
     theta = theta.to(at_least_float32(theta.dtype))
-    x, y = regular_grid(
-        size, align_corners=align_corners, dtype=theta.dtype, device=theta.device
-    ).unbind(-1)
+    y = _centres(height, align_corners, theta)[:, None]
+    x = _centres(width, align_corners, theta)
     # Products and sums one by one, not a matrix product: autocast and TF32 leave them alone, and
     # 1·x + 0·y + 0 is x exactly.
     t = theta[:, :, :, None, None]
@@ -151,14 +151,15 @@ def projective_grid(theta: Tensor, size: Size, *, align_corners: bool = False) -
         Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
     """
     check_shape("theta", theta, "(N, 3, 3)", 3, 3, ndim=3)
-    size = check_size(size)
+    height, width = check_size(size)
     theta = theta.to(at_least_float32(theta.dtype))
-    x, y = regular_grid(
-        size, align_corners=align_corners, dtype=theta.dtype, device=theta.device
-    ).unbind(-1)
+    y = _centres(height, align_corners, theta)[:, None]
+    x = _centres(width, align_corners, theta)
     t = theta[:, :, :, None, None]
-    n_x, n_y, w = (t[:, r, 0] * x + t[:, r, 1] * y + t[:, r, 2] for r in (0, 1, 2))
-    floor = torch.where(w < 0, -HORIZON, HORIZON).to(w.dtype)
+    # In this order only the last sum is of the picture's size.
+    n_x, n_y, w = (t[:, r, 0] * x + (t[:, r, 1] * y + t[:, r, 2]) for r in (0, 1, 2))
+    horizon = w.new_full((), HORIZON)
+    floor = torch.where(w < 0, -horizon, horizon)
     # NaN is no smaller than HORIZON: it goes through, as it does in the other grids.
     w = torch.where(w.abs() < HORIZON, floor, w)
     return torch.stack([n_x / w, n_y / w], dim=-1)
@@ -200,7 +201,7 @@ def _moved_by(weights: Tensor, theta: Tensor, points: Tensor, own: Tensor) -> Te
     height, width, _ = own.shape
     # Movements and not positions: zero movement then is the identity, bit for bit. One product for
     # the whole batch; without autocast, which would make it in half precision.
-    with torch.autocast(theta.device.type, enabled=False):
+    with without_autocast(theta.device):
         movement = (theta - points).transpose(1, 2).reshape(2 * N, K) @ weights.T
     return own + movement.view(N, 2, height, width).permute(0, 2, 3, 1)
 
@@ -250,8 +251,8 @@ def _spline_system(k: int) -> np.ndarray:
 
 
 @torch.compiler.assume_constant_result
-def _spline_constant(k: int) -> Tensor:
-    return torch.from_numpy(_spline_system(k).copy())
+def _spline_constant(k: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.from_numpy(_spline_system(k).copy()).to(device, dtype)
 
 
 def _spline_weights(k: int, size: tuple[int, int], system: Tensor) -> Tensor:
@@ -271,7 +272,8 @@ def _kept_spline_weights(
 ) -> Tensor:
     # What is kept must serve training too, also when it was first asked for in inference mode.
     with torch.inference_mode(mode=False), torch.no_grad():
-        return _spline_weights(k, size, _spline_constant(k)).to(device, dtype)
+        system = _spline_constant(k, torch.float64, torch.device("cpu"))
+        return _spline_weights(k, size, system).to(device, dtype)
 
 
 def thin_plate_spline_grid(theta: Tensor, size: Size) -> Tensor:
@@ -297,9 +299,12 @@ def thin_plate_spline_grid(theta: Tensor, size: Size) -> Tensor:
     theta = theta.to(at_least_float32(theta.dtype))
     own = regular_grid(size, dtype=theta.dtype, device=theta.device)
     points = control_points(k, dtype=theta.dtype, device=theta.device)
-    if torch.compiler.is_compiling():  # nothing may be kept from inside a trace
-        system = _spline_constant(k).to(theta.device, theta.dtype)
-        weights = _spline_weights(k, size, system)
+    # Nothing may be kept from inside a trace, nor tensors that only stand for others.
+    if torch.compiler.is_compiling() or type(own) is not Tensor:
+        # In float64 here too, unless the device has none: for k = 16 float32 is 0.01 pixels off.
+        wide = theta.dtype if theta.device.type == "mps" else torch.float64
+        system = _spline_constant(k, wide, theta.device)
+        weights = _spline_weights(k, size, system).to(theta.dtype)
     else:
         weights = _kept_spline_weights(k, size, theta.dtype, theta.device)
     return _moved_by(weights, theta, points, own)

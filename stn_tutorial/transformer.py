@@ -8,7 +8,9 @@ there. `SpatialTransformer` holds them together, and takes any localisation net 
 Transforms take *offsets*: all zero is the identity, so that a last layer of zeros starts there.
 """
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +20,18 @@ from stn_tutorial._checks import (
     Size,
     at_least_float32,
     check_choice,
+    check_floating,
+    check_input_shape,
     check_picture,
     check_shape,
     check_size,
     check_volume,
     check_volume_size,
+    without_autocast,
 )
 from stn_tutorial.grids import (
+    affine_grid,
+    affine_grid_3d,
     control_points,
     piecewise_affine_grid,
     projective_grid,
@@ -71,14 +78,19 @@ class Transform(nn.Module):
 
     def grid(self, theta: Tensor, size: Size) -> Tensor:
         """Return θ's sampling grid, (N, H, W, 2) or (N, D, H, W, 3), for an output of that size."""
-        if theta.shape[0] == 0:  # which `affine_grid` refuses; an empty grid, still joined to θ
-            rows = (-1, *[1] * self.axes, self.axes)
-            return theta[:, :, 0].reshape(rows).expand(0, *size, self.axes)
-        return F.affine_grid(theta, [theta.shape[0], 1, *size], align_corners=False)
+        # Not PyTorch's own `affine_grid`: that one is rounded under autocast and in TF32, and takes
+        # neither an empty batch nor, in a compiled graph, a size that may change.
+        return affine_grid(theta, size) if self.axes == 2 else affine_grid_3d(theta, size)
 
     def forward(self, offsets: Tensor, size: Size) -> Tensor:
-        """Return the grid of these offsets."""
-        return self.grid(self.theta(offsets), size)
+        """Return the grid of these offsets, in float32 at least and outside autocast."""
+        self._checked(offsets)
+        with without_autocast(offsets.device):
+            return self.grid(self.theta(offsets.to(at_least_float32(offsets.dtype))), size)
+
+    def _checked(self, offsets: Tensor) -> Tensor:
+        check_shape("offsets", offsets, f"(N, {self.dof})", self.dof, ndim=2)
+        return offsets
 
 
 def _rows(*rows: Sequence[Tensor]) -> Tensor:
@@ -98,7 +110,7 @@ class Translation(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 2, 3)."""
-        x, y = offsets.unbind(-1)
+        x, y = self._checked(offsets).unbind(-1)
         one, zero = torch.ones_like(x), torch.zeros_like(x)
         return _rows((one, zero, x), (zero, one, y))
 
@@ -110,7 +122,7 @@ class Attention(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 2, 3)."""
-        scale, x, y = offsets.unbind(-1)
+        scale, x, y = self._checked(offsets).unbind(-1)
         scale, zero = 1 + scale, torch.zeros_like(x)
         return _rows((scale, zero, x), (zero, scale, y))
 
@@ -124,8 +136,10 @@ class _KeepsAngles(Transform):
 
     def __init__(self, aspect: float = 1.0) -> None:
         super().__init__()
-        if not aspect > 0:
-            raise ValueError(f"aspect must be height/width, above 0, but {aspect!r} was given")
+        if not isinstance(aspect, Real) or not 0 < aspect < math.inf:
+            raise ValueError(
+                f"aspect must be height/width, a number above 0, but {aspect!r} was given"
+            )
         self.aspect = aspect
 
     def extra_repr(self) -> str:
@@ -144,7 +158,8 @@ class Rotation(_KeepsAngles):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 2, 3)."""
-        cos, sin = offsets[:, 0].cos(), offsets[:, 0].sin()
+        (radians,) = self._checked(offsets).unbind(-1)
+        cos, sin = radians.cos(), radians.sin()
         zero = torch.zeros_like(cos)
         return _rows((cos, -sin * self.aspect, zero), (sin / self.aspect, cos, zero))
 
@@ -163,7 +178,7 @@ class Similarity(_KeepsAngles):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 2, 3)."""
-        cos, sin, x, y = offsets.unbind(-1)
+        cos, sin, x, y = self._checked(offsets).unbind(-1)
         cos = 1 + cos
         return _rows((cos, -sin * self.aspect, x), (sin / self.aspect, cos, y))
 
@@ -175,7 +190,7 @@ class Affine(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 2, 3)."""
-        return _plus_identity(offsets, 2, 3)
+        return _plus_identity(self._checked(offsets), 2, 3)
 
 
 class Projective(Transform):
@@ -185,7 +200,7 @@ class Projective(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 3, 3)."""
-        return _plus_identity(F.pad(offsets, (0, 1)), 3, 3)
+        return _plus_identity(F.pad(self._checked(offsets), (0, 1)), 3, 3)
 
     def grid(self, theta: Tensor, size: Size) -> Tensor:
         """See `grids.projective_grid`."""
@@ -206,8 +221,8 @@ class _ControlPoints(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, k², 2), (x, y) last, the points row by row."""
-        points = control_points(self.k, dtype=offsets.dtype, device=offsets.device)
-        return offsets.view(-1, self.k**2, 2) + points
+        movements = self._checked(offsets).view(-1, self.k**2, 2)
+        return movements + control_points(self.k, dtype=offsets.dtype, device=offsets.device)
 
 
 class PiecewiseAffine(_ControlPoints):
@@ -242,7 +257,7 @@ class Affine3d(Transform):
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 3, 4); rows and columns in the order x, y, z."""
-        return _plus_identity(offsets, 3, 4)
+        return _plus_identity(self._checked(offsets), 3, 4)
 
 
 # --- Localisation nets: from the input to features ---
@@ -309,17 +324,21 @@ class SharedLocalisation(nn.Sequential):
 
     Args:
         layers: the layers to share, by reference.
-        shape: (C, H, W) of the input.
+        shape: (C, H, W) of the input, or (C, D, H, W) of a volume.
         features: units of the dense layer that follows them.
     """
 
     def __init__(self, layers: nn.Module, shape: Sequence[int], features: int = 32) -> None:
+        shape = check_input_shape(shape)
         like = next(layers.parameters(), torch.empty(0))
-        training = layers.training
+        modes = [(module, module.training) for module in layers.modules()]
         # In evaluation mode, so that the trial leaves no trace in a batch norm's statistics.
-        with torch.no_grad():
-            count = layers.eval()(like.new_zeros(1, *shape)).numel()
-        layers.train(training)
+        try:
+            with torch.no_grad():
+                count = layers.eval()(like.new_zeros(1, *shape)).numel()
+        finally:  # each its own: a part may have been set to evaluation for good
+            for module, mode in modes:
+                module.training = mode
         super().__init__(layers, nn.Flatten(), nn.Linear(count, features), nn.ReLU())
         self.features = features
         """How many numbers it gives for each input."""
@@ -404,23 +423,28 @@ class SpatialTransformer(nn.Module):
         offsets = self.regression(features)
         # Widened before the identity is added: in bfloat16, 1 + 0.001 is 1.
         offsets = offsets.to(at_least_float32(offsets.dtype))
-        with torch.autocast(U.device.type, enabled=False):
+        with without_autocast(U.device):
             return self.transform.theta(offsets)
 
     def grid(self, theta: Tensor, size: Size) -> Tensor:
         """θ's sampling grid for an output of that size, checked: (N, H, W, 2), or of a volume."""
-        with torch.autocast(theta.device.type, enabled=False):
+        with without_autocast(theta.device):
             grid = self.transform.grid(theta, size)
-        axes = self.transform.axes
-        expected = f"({theta.shape[0]}, {', '.join(map(str, size))}, {axes})"
-        check_shape("the transform's grid", grid, expected, *size, axes, ndim=axes + 2)
+        check_floating("the transform's grid", grid)
+        # Put into words only when it is wrong: words would fix the sizes of a dynamic export.
+        expected = (theta.shape[0], *size, self.transform.axes)
+        if tuple(grid.shape) != expected:
+            raise ValueError(
+                f"the transform's grid must have shape {expected}, "
+                f"but shape {tuple(grid.shape)} was given"
+            )
         return grid
 
     def forward(self, U: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return V, shape (N, C, H', W'), in U's dtype; with `return_theta`, (V, θ)."""
         theta = self.theta(U)
         grid = self.grid(theta, U.shape[2:] if self.size is None else self.size)
-        with torch.autocast(U.device.type, enabled=False):
+        with without_autocast(U.device):
             wide = U.to(torch.promote_types(U.dtype, grid.dtype))
             V = F.grid_sample(
                 wide, grid.to(wide.dtype), self.mode, self.padding, align_corners=False
