@@ -219,8 +219,9 @@ def mnist(split: str = "train") -> Digits:
         try:
             _fetch(folder)
         except (RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())  # torchvision's has several lines
             raise RuntimeError(
-                f"MNIST is not in {folder} and could not be fetched ({error}). Either set "
+                f"MNIST is not in {folder} and could not be fetched ({reason}). Either set "
                 "STN_TUTORIAL_DATA to a folder that holds MNIST/raw with its four files, or set "
                 "STN_TUTORIAL_DATASET=digits to use the digits that come with scikit-learn."
             ) from error
