@@ -274,9 +274,6 @@ def mirror(archives):
             name = self.path.rpartition("/")[2]
             served.append(name)
             time.sleep(0.1)
-            if name not in content:
-                self.send_error(404)
-                return
             self.send_response(200)
             self.send_header("Content-Length", str(len(content[name])))
             self.end_headers()
@@ -329,13 +326,11 @@ def test_fetches_once(small_mnist, archives):
     assert not served
 
 
-@pytest.mark.parametrize("damage", ["cut", "other", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "other"])
 def test_a_bad_download_leaves_nothing_behind(damage, small_mnist, archives):
     folder, _, content = small_mnist
     name, good = "t10k-images-idx3-ubyte.gz", content["t10k-images-idx3-ubyte.gz"]
-    content[name] = {"cut": good[:-9], "other": b"sorry", "gone": good}[damage]
-    if damage == "gone":
-        content.pop(name)
+    content[name] = {"cut": good[:-9], "other": b"sorry"}[damage]
     with pytest.raises(RuntimeError, match=r"could not be fetched .*STN_TUTORIAL_DATASET=digits"):
         data.mnist()
     assert not [p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"]
