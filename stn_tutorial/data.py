@@ -48,6 +48,8 @@ __all__ = [
     "Digits",
     "Distortion",
     "FixedSet",
+    "data_folder",
+    "dataset_name",
     "embedded_digits",
     "hold_out",
     "letter_f",
@@ -152,7 +154,8 @@ def embedded_digits(split: str = "train") -> Digits:
     return Digits((large * 255).round().to(torch.uint8), torch.from_numpy(source.target[part]))
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
+    """Return the folder that holds, or shall hold, `MNIST/raw`; see the module."""
     if folder := os.environ.get("STN_TUTORIAL_DATA"):
         return Path(folder).expanduser()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -211,7 +214,7 @@ def mnist(split: str = "train") -> Digits:
         RuntimeError: MNIST is neither there nor to be fetched; nothing half-written is left.
     """
     check_choice("split", split, SPLITS)
-    folder = _data_folder()
+    folder = data_folder()
     raw = folder / "MNIST" / "raw"
     # Before torchvision reads: on a truncated file it fails with a message that helps nobody.
     _check_unpacked(raw)
@@ -230,6 +233,17 @@ def mnist(split: str = "train") -> Digits:
     return Digits(dataset.data[:, None], dataset.targets)
 
 
+def dataset_name() -> str:
+    """Return what `STN_TUTORIAL_DATASET` names: `"mnist"` or `"digits"`.
+
+    Raises:
+        ValueError: it names something else.
+    """
+    choice = os.environ.get("STN_TUTORIAL_DATASET", "mnist")
+    check_choice("STN_TUTORIAL_DATASET", choice, ("mnist", "digits"))
+    return choice
+
+
 def load_digits(split: str = "train") -> Digits:
     """Return the digits that `STN_TUTORIAL_DATASET` names, and print which they are.
 
@@ -240,8 +254,7 @@ def load_digits(split: str = "train") -> Digits:
         ValueError: the variable is neither `mnist` nor `digits`.
         RuntimeError: see `mnist`; there is no silent way from one to the other.
     """
-    choice = os.environ.get("STN_TUTORIAL_DATASET", "mnist")
-    check_choice("STN_TUTORIAL_DATASET", choice, ("mnist", "digits"))
+    choice = dataset_name()
     digits = mnist(split) if choice == "mnist" else embedded_digits(split)
     name = "MNIST" if choice == "mnist" else "scikit-learn's embedded digits"
     print(f"{name}, {split}: {len(digits.labels)} digits")
@@ -294,7 +307,8 @@ class Distortion:
 
     def grid(self, theta: Tensor) -> Tensor:
         """Return the sampling grid of these parameters, (N, H, W, 2)."""
-        return affine_grid(theta, self.size)
+        # PyTorch's, which is twice as fast as `grids.affine_grid` and the same to rounding.
+        return F.affine_grid(theta, [len(theta), 1, *self.size], align_corners=False)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the distorted pictures, float32 (N, 1, H, W) in [0, 1]."""

@@ -412,16 +412,16 @@ def test_two_processes_at_once(small_mnist, archives, monkeypatch):
 
 def test_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("STN_TUTORIAL_DATA", str(tmp_path))
-    assert data._data_folder() == tmp_path
+    assert data.data_folder() == tmp_path
     for unset in ("", None):
         if unset is None:
             monkeypatch.delenv("STN_TUTORIAL_DATA")
         else:
             monkeypatch.setenv("STN_TUTORIAL_DATA", unset)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert data._data_folder() == tmp_path / "stn-tutorial"
+        assert data.data_folder() == tmp_path / "stn-tutorial"
         monkeypatch.delenv("XDG_CACHE_HOME")
-        assert data._data_folder() == Path.home() / ".cache" / "stn-tutorial"
+        assert data.data_folder() == Path.home() / ".cache" / "stn-tutorial"
 
 
 # --- load_digits ---
