@@ -140,7 +140,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "modern": Recipe(
         steps=120_000,  # 307 passes through 50 000 digits
-        cpu_steps=10_000,  # 26 passes
+        cpu_steps=15_000,  # 38 passes
         optimiser="adamw",
         learning_rate=5e-3,
         schedule="onecycle",
