@@ -3,6 +3,7 @@
 Each command says what it is about to do, shows its progress, and may be stopped at any time.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +33,15 @@ def _fail(message: object) -> typer.Exit:
     return typer.Exit(2)
 
 
+def _share() -> tuple[int, int]:
+    """Which of how many processes this is, as `torchrun` tells."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+
+
 def _device(name: str | None) -> torch.device:
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        mine = os.environ.get("LOCAL_RANK", "0")
+        name = f"cuda:{mine}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -122,7 +129,7 @@ def train(
 
 @app.command()
 def reproduce(
-    table: Annotated[str, typer.Argument(help="Which table: 'table1'.")],
+    which: Annotated[str, typer.Argument(metavar="TABLE", help="Which table: 'table1'.")],
     rows: Annotated[str, typer.Option(help="Models, separated by commas.")] = ",".join(MODELS),
     columns: Annotated[str, typer.Option(help="Distortions, separated by commas.")] = ",".join(
         data.DISTORTIONS
@@ -139,11 +146,15 @@ def reproduce(
     Example: stn-tutorial reproduce table1 --rows cnn,st-cnn-affine --columns R --seeds 1
 
     Finished cells are not run again, and an interrupted one goes on: stop with Ctrl-C whenever you
-    like, and give the same command to go on. OUT/table1.json always holds what is there.
+    like, and give the same command to go on. OUT/table1.json holds the table.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m stn_tutorial.cli reproduce table1 …; each GPU
+    takes every fourth cell.
     """
     out_table = out / "table1.json"
+    todo: list[experiments.Cell] = []
     try:
-        check_choice("table", table, ("table1",))
+        check_choice("table", which, ("table1",))
         check_choice("recipe", recipe, tuple(experiments.RECIPES))
         where = _device(device)
         todo = experiments.cells(
@@ -153,7 +164,9 @@ def reproduce(
             recipe=recipe,
             steps=steps or experiments.default_steps(recipe, where),
         )
-        experiments.reproduce(todo, out, device=where, precision=precision)
+        experiments.reproduce(todo, out, device=where, precision=precision, share=_share())
+        done = sum(experiments.finished(cell, out) is not None for cell in todo)
+        table = experiments.merge(out, out_table)
     except KeyboardInterrupt:
         done = sum(experiments.finished(cell, out) is not None for cell in todo)
         experiments.merge(out, out_table)
@@ -164,7 +177,10 @@ def reproduce(
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, FloatingPointError) as error:
         raise _fail(error) from error
-    typer.echo("\n" + experiments.render(experiments.merge(out, out_table)))
+    if done < len(todo):  # another process is still at work, and will show the table
+        typer.echo(f"Process {_share()[0]} is done: {done} of {len(todo)} cells are finished.")
+        return
+    typer.echo("\n" + experiments.render(table))
 
 
 @app.command("data")

@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -328,8 +328,9 @@ def _device_name(device: torch.device) -> str:
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
+    program = Path(sys.argv[0]).name
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join(["stn-tutorial" if program == "cli.py" else program, *sys.argv[1:]]),
         "commit": _commit(),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
@@ -512,27 +513,30 @@ def reproduce(
     *,
     device: torch.device | str = "cpu",
     precision: str = "float32",
-    say: Callable[[str], None] = print,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-    """Run all cells that are not finished, and return the table of all that are.
+    """Run all cells that are not finished, saying so, and return the table of all that are.
 
     Args:
         todo: the cells, in order; see `cells`.
         out: the folder of the results.
         device: where to train.
         precision: as in `run`.
-        say: is told before and after each cell.
+        share: (this process, how many): of several processes, each with its own device, the first
+            takes the first cell, the second the second, and so on in turn. Models as small as
+            these gain more from it than from sharing each batch.
     """
-    for number, cell in enumerate(todo, 1):
+    rank, world = share
+    for number, cell in list(enumerate(todo, 1))[rank::world]:
         head = f"[{number}/{len(todo)}] {cell.distortion} {cell.model} seed {cell.seed}"
         result = finished(cell, out)
         if result is None:
-            say(f"{head}: {cell.steps} steps")
+            print(f"{head}: {cell.steps} steps", flush=True)
             result = run(cell, out, device=device, precision=precision)
             spent = f" in {result['seconds'] / 60:.1f} min"
         else:
             spent = ", finished before"
-        say(f"{head}: test error {result['test_error']:.2f} %{spent}")
+        print(f"{head}: test error {result['test_error']:.2f} %{spent}", flush=True)
     return merge(out)
 
 

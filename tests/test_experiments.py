@@ -470,6 +470,22 @@ def test_reproduce_stopped_and_resumed(monkeypatch, tmp_path):
     assert len(errors[0]) == 4
 
 
+def test_reproduce_shared_by_two_processes(monkeypatch, tmp_path):
+    """Each takes every second cell; the last to end shows the table."""
+    table = ("reproduce", "table1", "--rows", "fcn", "--columns", "R,RTS,P", "--seeds", 1)
+    table += ("--steps", 2, "--out", tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    text = call(*table)
+    assert "Process 1 is done: 1 of 3 cells are finished." in text
+    assert [p.name.split("_")[1] for p in tmp_path.glob("*_seed0.json")] == ["RTS"]
+    monkeypatch.setenv("RANK", "0")
+    text = call(*table)
+    assert "digits, modern recipe, 2 steps" in text
+    assert "finished before" not in text
+    assert len(json.loads((tmp_path / "table1.json").read_text())["rows"]) == 3
+
+
 def test_data_command(monkeypatch, tmp_path):
     assert "embedded digits, train: 1437 digits" in call("data")
     monkeypatch.setenv("STN_TUTORIAL_DATASET", "cifar")
