@@ -244,19 +244,22 @@ def dataset_name() -> str:
     return choice
 
 
-def load_digits(split: str = "train") -> Digits:
+def load_digits(split: str = "train", dataset: str | None = None) -> Digits:
     """Return the digits that `STN_TUTORIAL_DATASET` names, and print which they are.
 
     Args:
         split: `"train"` or `"test"`.
+        dataset: `"mnist"` or `"digits"`, whatever the variable says.
 
     Raises:
-        ValueError: the variable is neither `mnist` nor `digits`.
+        ValueError: `dataset`, or the variable, is neither `mnist` nor `digits`.
         RuntimeError: see `mnist`; there is no silent way from one to the other.
     """
-    choice = dataset_name()
-    digits = mnist(split) if choice == "mnist" else embedded_digits(split)
-    name = "MNIST" if choice == "mnist" else "scikit-learn's embedded digits"
+    if dataset is None:
+        dataset = dataset_name()
+    check_choice("dataset", dataset, ("mnist", "digits"))
+    digits = mnist(split) if dataset == "mnist" else embedded_digits(split)
+    name = "MNIST" if dataset == "mnist" else "scikit-learn's embedded digits"
     print(f"{name}, {split}: {len(digits.labels)} digits")
     return digits
 
@@ -449,7 +452,7 @@ class _Cluttered(Distortion):
         Fact("6 distractors", "b"),
         Fact("each a 6×6 patch cut from another digit", "c+"),
         Fact("the digit's 28×28 frame lies wholly on the canvas, at whole pixels, uniformly", "c"),
-        Fact("the other digits are of the same batch, each patch from another draw", "c"),
+        Fact("the other digits are those of the same batch", "c"),
         Fact("a patch is cut from the middle 20×20, where the ink is, and may be empty", "c"),
         Fact("a patch may lie anywhere, the digit included; the brighter pixel is seen", "c"),
     )

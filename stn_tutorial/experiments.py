@@ -296,8 +296,8 @@ def error_rate(model: nn.Module, digits: FixedSet) -> float:
 @lru_cache(maxsize=1)
 def _digits(dataset: str) -> tuple[Digits, Digits, Digits]:
     """Return the digits to train on, to choose by and to be judged by; say once which they are."""
-    train_on, held_out = hold_out(load_digits("train"))
-    return train_on, held_out, load_digits("test")
+    train_on, held_out = hold_out(load_digits("train", dataset))
+    return train_on, held_out, load_digits("test", dataset)
 
 
 def _git(*arguments: str) -> str | None:

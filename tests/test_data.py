@@ -375,37 +375,33 @@ def test_two_processes_at_once(small_mnist, archives, monkeypatch):
     code = """
         import json, sys, torchvision
         from stn_tutorial import data
-        mirrors, resources, hashes = json.loads(sys.stdin.read())
-        torchvision.datasets.MNIST.mirrors = mirrors
-        torchvision.datasets.MNIST.resources = resources
-        data.MNIST_SHA256.clear()
-        data.MNIST_SHA256.update(hashes)
         print("ready", flush=True)
-        input_images = data.mnist().images
-        print(input_images.shape[0], int(input_images.long().sum()))
+        MNIST = torchvision.datasets.MNIST
+        MNIST.mirrors, MNIST.resources, data.MNIST_SHA256 = json.loads(sys.stdin.read())
+        images = data.mnist().images
+        print(len(images), int(images.long().sum()))
     """
-    settings = json.dumps(
-        [
-            torchvision.datasets.MNIST.mirrors,
-            torchvision.datasets.MNIST.resources,
-            data.MNIST_SHA256,
-        ]
-    )
+    MNIST = torchvision.datasets.MNIST
+    settings = json.dumps([MNIST.mirrors, MNIST.resources, data.MNIST_SHA256])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    both = [
-        subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], text=True, **pipes)
-        for _ in range(2)
-    ]
-    for process in both:  # neither goes on before its settings come
-        process.stdin.write(settings)
-    for process in both:
-        process.stdin.close()
-        process.stdin = None
-    expected = f"ready\n6 {sum(k % 10 for k in range(6 * 784))}\n"
-    for process in both:
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        assert out == expected
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    try:
+        for process in both:  # both have imported all they need before either may go on
+            assert process.stdout.readline() == "ready\n"
+        for process in both:
+            process.stdin.write(settings)
+        for process in both:
+            process.stdin.close()
+            process.stdin = None
+        for process in both:
+            out, err = process.communicate(timeout=100)
+            assert process.returncode == 0, err
+            assert out == f"6 {sum(k % 10 for k in range(6 * 784))}\n"
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
     assert sorted(served) == alone
     assert whole(folder, archives)
 
@@ -434,6 +430,9 @@ def test_load_digits_says_which(monkeypatch, capsys):
     monkeypatch.setenv("STN_TUTORIAL_DATASET", "cifar")
     with pytest.raises(ValueError, match=r"STN_TUTORIAL_DATASET must be one of mnist, digits, but"):
         data.load_digits()
+    assert len(data.load_digits("test", "digits").labels) == 360
+    with pytest.raises(ValueError, match=r"dataset must be one of mnist, digits, but 'svhn' was"):
+        data.load_digits("test", "svhn")
 
 
 @pytest.mark.parametrize("choice", ["mnist", None])
