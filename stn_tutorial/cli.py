@@ -3,7 +3,6 @@
 Each command says what it is about to do, shows its progress, and may be stopped at any time.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ import typer
 from stn_tutorial import data, experiments
 from stn_tutorial._checks import check_choice
 from stn_tutorial.models import MODELS
+from stn_tutorial.training import Execution, choose_device, processes
 
 __all__ = ["app"]
 
@@ -33,15 +33,9 @@ def _fail(message: object) -> typer.Exit:
     return typer.Exit(2)
 
 
-def _share() -> tuple[int, int]:
-    """Which of how many processes this is, as `torchrun` tells."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-
-
 def _device(name: str | None) -> torch.device:
     if name is None:
-        mine = os.environ.get("LOCAL_RANK", "0")
-        name = f"cuda:{mine}" if torch.cuda.is_available() else "cpu"
+        return choose_device()
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -79,10 +73,11 @@ Device = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option(
-        help="'float32', or 'bfloat16' for mixed precision: faster on recent GPUs, and on CPUs "
-        "with AMX."
-    ),
+    typer.Option(help="'float32', or 'auto' for mixed precision where the device is made for it."),
+]
+Compile = Annotated[
+    str | None,
+    typer.Option(help="Compile the model: 'default' or 'reduce-overhead'. Pays off in long runs."),
 ]
 
 
@@ -98,6 +93,7 @@ def train(
     out: Out = Path("runs"),
     device: Device = None,
     precision: Precision = "float32",
+    compile: Compile = None,
 ) -> None:
     """Train one model on one distortion, and say its error.
 
@@ -105,6 +101,9 @@ def train(
 
     Stop it with Ctrl-C; the same command goes on from the last checkpoint. When it has finished, it
     says the result again without training.
+
+    On several GPUs, which then share each batch:
+    torchrun --nproc-per-node 2 -m stn_tutorial.cli train R st-cnn-affine
     """
     try:
         check_choice("recipe", recipe, tuple(experiments.RECIPES))
@@ -112,12 +111,15 @@ def train(
         steps = steps or experiments.default_steps(recipe, where)
         cell = experiments.Cell(distortion, model, recipe, seed, steps, data.dataset_name())
         known = experiments.finished(cell, out) is not None
-        result = experiments.run(cell, out, device=where, precision=precision)
+        how = Execution(precision, channels_last=True, compile=compile)
+        result = experiments.run(cell, out, device=where, execution=how)
     except KeyboardInterrupt:
         typer.echo(f"\nStopped. The same command goes on from the last checkpoint in {out}.")
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, FloatingPointError) as error:
         raise _fail(error) from error
+    if result is None:  # under torchrun, the first process tells
+        return
     paper = experiments.PAPER[model].get(distortion)
     typer.echo(
         f"{distortion} {model}, {recipe} recipe, seed {seed}: "
@@ -140,6 +142,7 @@ def reproduce(
     out: Out = Path("runs"),
     device: Device = None,
     precision: Precision = "float32",
+    compile: Compile = None,
 ) -> None:
     """Fill the paper's Table 1, cell by cell, and print it beside the paper's figures.
 
@@ -148,8 +151,8 @@ def reproduce(
     Finished cells are not run again, and an interrupted one goes on: stop with Ctrl-C whenever you
     like, and give the same command to go on. OUT/table1.json holds the table.
 
-    On several GPUs: torchrun --nproc-per-node 4 -m stn_tutorial.cli reproduce table1 …; each GPU
-    takes every fourth cell.
+    On several GPUs, give each its own rows or columns and all the same --out: that is faster than
+    torchrun, where they share each batch.
     """
     out_table = out / "table1.json"
     todo: list[experiments.Cell] = []
@@ -164,8 +167,10 @@ def reproduce(
             recipe=recipe,
             steps=steps or experiments.default_steps(recipe, where),
         )
-        experiments.reproduce(todo, out, device=where, precision=precision, share=_share())
-        done = sum(experiments.finished(cell, out) is not None for cell in todo)
+        how = Execution(precision, channels_last=True, compile=compile)
+        experiments.reproduce(todo, out, device=where, execution=how)
+        if processes()[0] > 0:
+            return
         table = experiments.merge(out, out_table)
     except KeyboardInterrupt:
         done = sum(experiments.finished(cell, out) is not None for cell in todo)
@@ -177,9 +182,6 @@ def reproduce(
         raise typer.Exit(130) from None
     except (ValueError, RuntimeError, FloatingPointError) as error:
         raise _fail(error) from error
-    if done < len(todo):  # another process is still at work, and will show the table
-        typer.echo(f"Process {_share()[0]} is done: {done} of {len(todo)} cells are finished.")
-        return
     typer.echo("\n" + experiments.render(table))
 
 

@@ -15,17 +15,14 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
-from torch import nn
-from torch.nn import functional as F
 
 from stn_tutorial import __version__
 from stn_tutorial._checks import check_choice
@@ -41,16 +38,16 @@ from stn_tutorial.data import (
 )
 from stn_tutorial.models import FACTS as MODEL_FACTS
 from stn_tutorial.models import MODELS, build, count_parameters, width
+from stn_tutorial.training import Execution, Recipe, error_rate, processes, train
 
 __all__ = [
     "PAPER",
     "PAPER_SOURCE",
     "RECIPES",
     "Cell",
-    "Recipe",
+    "Plan",
     "cells",
     "default_steps",
-    "error_rate",
     "finished",
     "merge",
     "render",
@@ -82,52 +79,40 @@ TC_FACT = Fact("the paper's TC figures for ST-FCN and ST-CNN are those of the af
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a cell is trained: the same for every model and distortion.
+class Plan:
+    """A recipe by name: the engine's settings, and what is added to the models' layers.
 
     Args:
-        steps: training steps, as meant for a GPU; the schedule stretches over them.
+        recipe: the engine's; its steps are those meant for a GPU.
         cpu_steps: the length on a CPU, when nothing else is asked for.
-        optimiser: `"sgd"`, without momentum, or `"adamw"`.
-        learning_rate: the first rate (`"steps"`), or the highest (`"onecycle"`).
-        schedule: `"steps"`, a tenth after each third, or `"onecycle"`, up and down once.
-        warmup: the share of the steps in which `"onecycle"` rises.
-        localisation_factor: the localisation net's rate, as a share of the others'.
-        weight_decay: of all parameters.
-        label_smoothing: the share of the target that is spread over all classes.
-        batch_size: digits a step.
         batch_norm: see `models.build`.
         dropout: see `models.build`.
         facts: what it rests on, and how sure we are of each.
     """
 
-    steps: int
+    recipe: Recipe
     cpu_steps: int
-    optimiser: str
-    learning_rate: float
-    schedule: str
-    warmup: float = 0.0
-    localisation_factor: float = 1.0
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    batch_size: int = 256
     batch_norm: bool = False
     dropout: float = 0.0
-    facts: tuple[Fact, ...] = field(default=(), repr=False)
+    facts: tuple[Fact, ...] = ()
 
-    def settings(self) -> dict[str, Any]:
-        """Return what training depends on, by name."""
-        left_out = ("steps", "cpu_steps", "facts")
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+    def settings(self, steps: int) -> dict[str, Any]:
+        """Return all that training for so many steps depends on, by name."""
+        added = {"batch_norm": self.batch_norm, "dropout": self.dropout}
+        return asdict(self.recipe.scaled(steps)) | added
 
 
-RECIPES: dict[str, Recipe] = {
-    "paper": Recipe(
-        steps=150_000,
+RECIPES: dict[str, Plan] = {
+    "paper": Plan(
+        Recipe(
+            steps=150_000,
+            batch_size=256,
+            optimiser="sgd",
+            learning_rate=0.01,
+            schedule="steps",
+            drop_every=50_000,
+        ),
         cpu_steps=150_000,
-        optimiser="sgd",
-        learning_rate=0.01,
-        schedule="steps",
         facts=(
             Fact("SGD, 150 000 iterations of 256 digits", "b"),
             Fact("learning rate 0.01, a tenth after every 50 000", "b"),
@@ -138,23 +123,25 @@ RECIPES: dict[str, Recipe] = {
             Fact("trained on 50 000 of MNIST's digits, 10 000 held out", "c"),
         ),
     ),
-    "modern": Recipe(
-        steps=120_000,  # 307 passes through 50 000 digits
+    "modern": Plan(
+        Recipe(
+            steps=120_000,  # 307 passes through 50 000 digits
+            batch_size=128,
+            optimiser="adamw",
+            learning_rate=5e-3,
+            localisation_rate=0.3,
+            weight_decay=0.01,
+            label_smoothing=0.1,
+            schedule="one-cycle",
+            warmup=0.2,
+        ),
         cpu_steps=15_000,  # 38 passes
-        optimiser="adamw",
-        learning_rate=5e-3,
-        schedule="onecycle",
-        warmup=0.2,
-        localisation_factor=0.3,
-        weight_decay=0.01,
-        label_smoothing=0.1,
-        batch_size=128,
         batch_norm=True,
         dropout=0.2,
         facts=(Fact("nothing of this recipe is the paper's but the layers", "c"),),
     ),
 }
-"""The paper's recipe, and one of ten years later for the same layers."""
+"""The paper's recipe, and one of ten years later for the same layers; each for all models alike."""
 
 
 # --- Cells ---
@@ -200,7 +187,7 @@ class Cell:
 
     def settings(self) -> dict[str, Any]:
         """Return all that its result depends on but the machine: what makes it *this* cell."""
-        return asdict(self) | {"recipe_settings": RECIPES[self.recipe].settings()}
+        return asdict(self) | {"recipe_settings": RECIPES[self.recipe].settings(self.steps)}
 
 
 def default_steps(recipe: str, device: torch.device | str) -> int:
@@ -212,7 +199,7 @@ def default_steps(recipe: str, device: torch.device | str) -> int:
     """
     check_choice("recipe", recipe, tuple(RECIPES))
     chosen = RECIPES[recipe]
-    return chosen.cpu_steps if torch.device(device).type == "cpu" else chosen.steps
+    return chosen.cpu_steps if torch.device(device).type == "cpu" else chosen.recipe.steps
 
 
 def cells(
@@ -278,21 +265,6 @@ def finished(cell: Cell, out: Path | str) -> dict[str, Any] | None:
     return result
 
 
-@torch.no_grad()
-def error_rate(model: nn.Module, digits: FixedSet) -> float:
-    """Return the share of digits, in %, whose most probable class is not their label.
-
-    Args:
-        model: from `models.build`; it is judged in evaluation mode and left as it was.
-        digits: distorted once and for all.
-    """
-    training = model.training
-    model.eval()
-    wrong = sum((model(U).argmax(1) != target).sum() for U, target in digits)
-    model.train(training)
-    return 100 * int(wrong) / len(digits)
-
-
 @lru_cache(maxsize=1)
 def _digits(dataset: str) -> tuple[Digits, Digits, Digits]:
     """Return the digits to train on, to choose by and to be judged by; say once which they are."""
@@ -343,41 +315,14 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-# --- Training one ---
+# --- Training them ---
 
 
-def _optimiser(
-    model: nn.Module, recipe: Recipe, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Return the recipe's optimiser, the localisation net in a group of its own, and schedule."""
-    groups: dict[str, list[nn.Parameter]] = {"rest": [], "localisation": []}
-    for name, parameter in model.named_parameters():
-        groups["localisation" if name.startswith("transformer.") else "rest"].append(parameter)
-    factor = {"rest": 1.0, "localisation": recipe.localisation_factor}
-    groups = {name: parameters for name, parameters in groups.items() if parameters}
-    rates = [recipe.learning_rate * factor[name] for name in groups]
-    settings = [
-        {"params": parameters, "lr": rate, "weight_decay": recipe.weight_decay}
-        for parameters, rate in zip(groups.values(), rates, strict=True)
-    ]
-    optimiser: torch.optim.Optimizer
-    if recipe.optimiser == "sgd":
-        optimiser = torch.optim.SGD(settings)
-    else:
-        optimiser = torch.optim.AdamW(settings)
-    if recipe.schedule == "steps":
-        milestones = [steps // 3, 2 * steps // 3]
-        return optimiser, torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, 0.1)
-    return optimiser, torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rates, total_steps=steps, pct_start=recipe.warmup
-    )
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all."""
+def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write weights, whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        torch.save(content, aside)
+        torch.save({name: value.cpu() for name, value in weights.items()}, aside)
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -388,120 +333,75 @@ def run(
     out: Path | str,
     *,
     device: torch.device | str = "cpu",
-    precision: str = "float32",
+    execution: Execution | None = None,
     every: int | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Train a cell, or go on with it, or only return its result when it is finished.
 
     Args:
         cell: what to train.
         out: the folder for its result, `NAME.json`, its weights, `NAME.pt`, and its checkpoint.
         device: where to train.
-        precision: `"float32"`, or `"bfloat16"` for mixed precision.
+        execution: how; see `training.Execution`. Channels last in float32 when left out.
         every: steps between two looks at the held-out digits, each followed by a checkpoint; a
             fortieth of the steps when left out.
 
     Returns:
-        The result, as it stands in the file.
+        The result, as it stands in the file. Under `torchrun`, None to all processes but the first.
     """
-    check_choice("precision", precision, ("float32", "bfloat16"))
     out, device = Path(out), torch.device(device)
+    execution = Execution(channels_last=True) if execution is None else execution
     done = finished(cell, out)
     if done is not None:
         return done
-    recipe, distortion = RECIPES[cell.recipe], DISTORTIONS[cell.distortion]
-    every = every or max(cell.steps // 40, 1)
-    out.mkdir(parents=True, exist_ok=True)
+    plan, distortion = RECIPES[cell.recipe], DISTORTIONS[cell.distortion]
+    recipe = plan.recipe.scaled(cell.steps)
     train_on, held_out, test = _digits(cell.dataset)
     torch.manual_seed(cell.seed)
-    model = build(
-        cell.model, distortion.size, batch_norm=recipe.batch_norm, dropout=recipe.dropout
-    ).to(device, memory_format=torch.channels_last)
+    model = build(cell.model, distortion.size, batch_norm=plan.batch_norm, dropout=plan.dropout)
+    model.to(device)
     batches = Batches(
-        train_on,
-        cell.distortion,
-        batch_size=min(recipe.batch_size, len(train_on.labels)),
-        seed=cell.seed,
-        device=device,
+        train_on, cell.distortion, batch_size=recipe.batch_size, seed=cell.seed, device=device
     )
     choose_by = FixedSet(held_out, cell.distortion, "held-out", device=device)
-    optimiser, schedule = _optimiser(model, recipe, cell.steps)
-    mixed = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    start, seconds, history = 0, 0.0, []
     checkpoint = out / f"{cell.name}.checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        torch.set_rng_state(state["random"].cpu())
-        start, seconds, history = state["step"], state["seconds"], state["history"]
-        print(f"goes on from step {start} of {cell.steps}")
-    begun = time.perf_counter() - seconds
-    model.train()
-    for step in range(start, cell.steps):
-        U, target = batches(step)
-        with mixed:
-            scores = model(U.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(scores.float(), target, label_smoothing=recipe.label_smoothing)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % every and step + 1 < cell.steps:
-            continue
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step + 1}")
-        with mixed:
-            error = error_rate(model, choose_by)
-        seconds = time.perf_counter() - begun
-        history.append(
-            {
-                "step": step + 1,
-                "seconds": round(seconds, 1),
-                "loss": round(loss.item(), 5),
-                "held_out_error": round(error, 4),
-            }
-        )
-        print(
-            f"{cell.distortion} {cell.model} step {step + 1}/{cell.steps}: "
-            f"loss {loss.item():.3f}, held-out error {error:.2f} %, {seconds / 60:.1f} min",
-            flush=True,
-        )
-        _save(
-            checkpoint,
-            {
-                "model": model.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "schedule": schedule.state_dict(),
-                "random": torch.get_rng_state(),
-                "step": step + 1,
-                "seconds": seconds,
-                "history": history,
-            },
-        )
+    records = train(
+        model,
+        batches,
+        recipe,
+        evaluate=lambda model: error_rate(model, choose_by),
+        every=every or max(cell.steps // 40, 1),
+        checkpoint=checkpoint,
+        execution=execution,
+    )
+    if processes()[0] > 0:
+        return None
+    judge_by = FixedSet(test, cell.distortion, "test", device=device)
+    seconds = records[-1]["seconds"]
+    parts = {"train": train_on, "held-out": held_out, "test": test}
     result = {
         "settings": cell.settings(),
         "width": width(cell.model, distortion.size),
         "parameters": count_parameters(model),
-        "digits": {
-            name: len(part.labels)
-            for name, part in zip(
-                ("train", "held-out", "test"), (train_on, held_out, test), strict=True
-            )
-        },
-        "held_out_error": round(error_rate(model, choose_by), 4),
-        # Here and nowhere else.
-        "test_error": round(
-            error_rate(model, FixedSet(test, cell.distortion, "test", device=device)), 4
-        ),
+        "digits": {name: len(part.labels) for name, part in parts.items()},
+        "held_out_error": round(records[-1]["error"], 4),
+        "test_error": round(error_rate(model, judge_by), 4),  # here and nowhere else
         "seconds": round(seconds, 1),
-        "images_per_second": round(cell.steps * batches.batch_size / seconds),
-        "precision": precision,
-        "history": history,
+        "images_per_second": round(cell.steps * recipe.batch_size / seconds),
+        "history": [
+            {
+                "step": record["step"],
+                "seconds": round(record["seconds"], 1),
+                "loss": round(record["loss"], 5),
+                "held_out_error": round(record["error"], 4),
+            }
+            for record in records
+        ],
+        "precision": execution.precision,
+        "execution": asdict(execution),
         **_machine(device),
     }
-    _save(out / f"{cell.name}.pt", {name: v.cpu() for name, v in model.state_dict().items()})
+    _save(model.state_dict(), out / f"{cell.name}.pt")
     _write(out / f"{cell.name}.json", result)
     checkpoint.unlink(missing_ok=True)
     return result
@@ -512,32 +412,25 @@ def reproduce(
     out: Path | str,
     *,
     device: torch.device | str = "cpu",
-    precision: str = "float32",
-    share: tuple[int, int] = (0, 1),
-) -> dict[str, Any]:
-    """Run all cells that are not finished, saying so, and return the table of all that are.
+    execution: Execution | None = None,
+) -> None:
+    """Run all cells that are not finished, and say so; `merge` then makes their table.
 
     Args:
         todo: the cells, in order; see `cells`.
         out: the folder of the results.
         device: where to train.
-        precision: as in `run`.
-        share: (this process, how many): of several processes, each with its own device, the first
-            takes the first cell, the second the second, and so on in turn. Models as small as
-            these gain more from it than from sharing each batch.
+        execution: as in `run`.
     """
-    rank, world = share
-    for number, cell in list(enumerate(todo, 1))[rank::world]:
+    for number, cell in enumerate(todo, 1):
         head = f"[{number}/{len(todo)}] {cell.distortion} {cell.model} seed {cell.seed}"
-        result = finished(cell, out)
-        if result is None:
+        before = finished(cell, out) is not None
+        if not before and processes()[0] == 0:
             print(f"{head}: {cell.steps} steps", flush=True)
-            result = run(cell, out, device=device, precision=precision)
-            spent = f" in {result['seconds'] / 60:.1f} min"
-        else:
-            spent = ", finished before"
-        print(f"{head}: test error {result['test_error']:.2f} %{spent}", flush=True)
-    return merge(out)
+        result = run(cell, out, device=device, execution=execution)
+        if result is not None and processes()[0] == 0:
+            spent = ", finished before" if before else f" in {result['seconds'] / 60:.1f} min"
+            print(f"{head}: test error {result['test_error']:.2f} %{spent}", flush=True)
 
 
 # --- The table ---
@@ -605,6 +498,7 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
                 "commits": _joined(results, "commit"),
                 "devices": _joined(results, "device"),
                 "threads": _joined(results, "threads"),
+                "precisions": _joined(results, "precision"),
                 "versions": results[0]["versions"],
                 "recipe_settings": results[0]["settings"]["recipe_settings"],
                 "paper": PAPER[model].get(distortion) if dataset == "mnist" else None,

@@ -4,10 +4,12 @@ All on the embedded digits, in a few steps: nothing here is about how well a mod
 """
 
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -17,6 +19,7 @@ from stn_tutorial import data, experiments
 from stn_tutorial.cli import app
 from stn_tutorial.experiments import PAPER, RECIPES, Cell, cells, finished, merge, render, run
 from stn_tutorial.models import MODELS, build
+from stn_tutorial.training import Execution, error_rate
 
 FAST = {"distortion": "R", "model": "fcn", "recipe": "modern", "dataset": "digits"}
 
@@ -74,41 +77,22 @@ def test_paper():
 
 
 def test_the_papers_recipe():
-    recipe = RECIPES["paper"]
-    assert (recipe.optimiser, recipe.learning_rate, recipe.batch_size) == ("sgd", 0.01, 256)
-    assert (recipe.steps, recipe.schedule) == (150_000, "steps")
-    assert recipe.weight_decay == recipe.dropout == recipe.label_smoothing == 0
-    assert recipe.localisation_factor == 1
-    assert not recipe.batch_norm
+    plan = RECIPES["paper"]
+    assert asdict(plan.recipe) == {
+        **{"steps": 150_000, "batch_size": 256, "optimiser": "sgd", "momentum": 0.0},
+        **{"learning_rate": 0.01, "localisation_rate": 1.0, "weight_decay": 0.0},
+        **{"label_smoothing": 0.0, "schedule": "steps", "drop_every": 50_000},
+        "warmup": plan.recipe.warmup,  # of the other schedule
+    }
+    assert not plan.batch_norm
+    assert plan.dropout == 0
 
 
-def test_the_rate_falls_to_a_tenth_after_each_third():
-    model = build("fcn")
-    optimiser, schedule = experiments._optimiser(model, RECIPES["paper"], 30)
-    rates = []
-    for _ in range(30):
-        rates.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
-        schedule.step()
-    assert rates == pytest.approx([0.01] * 10 + [0.001] * 10 + [0.0001] * 10)
-
-
-def test_the_localisation_net_has_its_own_rate():
-    recipe = RECIPES["modern"]
-    for name, groups in (("cnn", 1), ("st-cnn-affine", 2)):
-        model = build(name)
-        optimiser, schedule = experiments._optimiser(model, recipe, 10)
-        assert len(optimiser.param_groups) == groups
-        count = sum(p.numel() for group in optimiser.param_groups for p in group["params"])
-        assert count == sum(p.numel() for p in model.parameters())
-        highest = [0.0] * groups
-        for _ in range(10):
-            rates = [group["lr"] for group in optimiser.param_groups]
-            highest = [max(pair) for pair in zip(highest, rates, strict=True)]
-            optimiser.step()
-            schedule.step() if _ < 9 else None
-        assert highest[0] == pytest.approx(recipe.learning_rate, rel=0.01)
-    assert highest[1] / highest[0] == pytest.approx(recipe.localisation_factor)
+def test_fewer_steps_squeeze_the_schedule():
+    settings = fast(recipe="paper", steps=30).settings()["recipe_settings"]
+    assert (settings["steps"], settings["drop_every"]) == (30, 10)
+    modern = fast(steps=30).settings()["recipe_settings"]
+    assert (modern["steps"], modern["batch_norm"]) == (30, True)
 
 
 # --- Cells ---
@@ -181,21 +165,7 @@ def test_the_weights_give_the_errors(reference):
     model = build("fcn", batch_norm=True, dropout=RECIPES["modern"].dropout)
     model.load_state_dict(torch.load(folder / f"{fast().name}.pt", weights_only=True))
     test = data.FixedSet(data.embedded_digits("test"), "R", "test")
-    assert experiments.error_rate(model, test) == pytest.approx(result["test_error"], abs=1e-3)
-    # And the errors are those of a simple count.
-    model.eval()
-    wrong = sum(int((model(U).argmax(1) != target).sum()) for U, target in test)
-    assert result["test_error"] == pytest.approx(100 * wrong / 360, abs=1e-3)
-
-
-def test_error_rate_leaves_the_mode(reference):
-    model = build("fcn", dropout=0.5)
-    digits = data.embedded_digits("test")
-    few = data.FixedSet(data.Digits(digits.images[:20], digits.labels[:20]), "R")
-    for training in (True, False):
-        model.train(training)
-        assert experiments.error_rate(model, few) == experiments.error_rate(model, few)
-        assert model.training == training
+    assert error_rate(model, test) == pytest.approx(result["test_error"], abs=1e-3)
 
 
 def test_the_same_cell_gives_the_same_result(reference, tmp_path):
@@ -255,12 +225,10 @@ def test_no_digit_is_trained_on_and_judged_by():
 
 def test_a_transformer_trains_too(tmp_path):
     cell = fast(model="st-cnn-affine", distortion="RTS", steps=2)
-    result = run(cell, tmp_path, precision="bfloat16")
-    assert result["precision"] == "bfloat16"
+    result = run(cell, tmp_path, execution=Execution("auto"))
+    assert result["precision"] == result["execution"]["precision"] == "auto"
     weights = torch.load(tmp_path / f"{cell.name}.pt", weights_only=True)
     assert weights["transformer.regression.weight"].abs().max() > 0
-    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, but 'int8'"):
-        run(cell, tmp_path, precision="int8")
 
 
 def test_a_loss_that_is_no_number(monkeypatch, tmp_path):
@@ -306,7 +274,7 @@ def pretend(folder, errors, **changes):
             **{"settings": cell.settings(), "width": 1, "parameters": 2, "seconds": 60.0},
             **{"test_error": error, "held_out_error": error + 0.1, "history": []},
             **{"command": f"run {seed}", "commit": "c", "device": "d", "threads": 1},
-            "versions": {"torch": "2"},
+            **{"precision": "float32", "versions": {"torch": "2"}},
         }
         (folder / f"{cell.name}.json").write_text(json.dumps(result))
 
@@ -418,7 +386,8 @@ def test_train_command(tmp_path):
     assert "paper's" not in text  # which is about MNIST
     again = call(*arguments)
     assert "Finished before" in again
-    assert "step 3" not in again
+    assert "3 steps of" in text
+    assert "3 steps of" not in again
 
 
 @pytest.mark.parametrize(
@@ -470,20 +439,20 @@ def test_reproduce_stopped_and_resumed(monkeypatch, tmp_path):
     assert len(errors[0]) == 4
 
 
-def test_reproduce_shared_by_two_processes(monkeypatch, tmp_path):
-    """Each takes every second cell; the last to end shows the table."""
-    table = ("reproduce", "table1", "--rows", "fcn", "--columns", "R,RTS,P", "--seeds", 1)
-    table += ("--steps", 2, "--out", tmp_path)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    text = call(*table)
-    assert "Process 1 is done: 1 of 3 cells are finished." in text
-    assert [p.name.split("_")[1] for p in tmp_path.glob("*_seed0.json")] == ["RTS"]
-    monkeypatch.setenv("RANK", "0")
-    text = call(*table)
-    assert "digits, modern recipe, 2 steps" in text
-    assert "finished before" not in text
-    assert len(json.loads((tmp_path / "table1.json").read_text())["rows"]) == 3
+def test_under_torchrun(tmp_path):
+    """Two processes on one cell: one result, one voice."""
+    command = "-m torch.distributed.run --nproc-per-node 2 -m stn_tutorial.cli train R fcn"
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--steps", "2", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test error") == 1
+    result = finished(fast(steps=2), tmp_path)
+    assert f"test error {result['test_error']:.2f} %" in done.stdout
+    assert left_over(tmp_path) == [f"{fast(steps=2).name}.json", f"{fast(steps=2).name}.pt"]
 
 
 def test_data_command(monkeypatch, tmp_path):
@@ -498,11 +467,3 @@ def test_data_command(monkeypatch, tmp_path):
     text = call("data", code=2)
     assert "train-labels-idx1-ubyte is damaged" in text
     assert "Traceback" not in text
-
-
-def test_runs_as_a_module():
-    done = subprocess.run(
-        [sys.executable, "-m", "stn_tutorial.cli", "--help"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "reproduce" in done.stdout
