@@ -73,7 +73,10 @@ Device = Annotated[
 ]
 Precision = Annotated[
     str,
-    typer.Option(help="'float32', or 'auto' for mixed precision where the device is made for it."),
+    typer.Option(
+        help="'float32'; 'auto' for mixed precision on a GPU; 'bfloat16' for it on any device: on "
+        "a CPU that is made for it, twice as fast."
+    ),
 ]
 Compile = Annotated[
     str | None,

@@ -131,7 +131,7 @@ class TestRecipe:
             replace(SGD, **change)
 
     def test_bad_execution(self):
-        with pytest.raises(ValueError, match="precision must be one of float32, auto"):
+        with pytest.raises(ValueError, match="precision must be one of float32, auto, bfloat16"):
             Execution(precision="half")
         with pytest.raises(ValueError, match="compile must be one of default, reduce-overhead"):
             Execution(compile="fast")
@@ -320,6 +320,9 @@ class TestExecution:
         gpu = torch.device("cuda", 0)
         expected = torch.bfloat16 if real else torch.float16
         assert training._autocast_dtype(Execution(precision="auto"), gpu) == expected
+        for device in (gpu, torch.device("cpu")):
+            mixed = training._autocast_dtype(Execution(precision="bfloat16"), device)
+            assert mixed == torch.bfloat16
         assert training._autocast_dtype(Execution(), gpu) == torch.float32
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

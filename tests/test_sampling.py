@@ -729,8 +729,8 @@ def test_imports_nothing_of_torchs_sampling(name):
 
 
 LAYERS = [
-    *("_checks", "pooling", "affine", "grids", "sampling", "transformer", "data", "training"),
-    *("viz", "_bundle", "widgets"),
+    *("_checks", "_facts", "pooling", "affine", "grids", "sampling", "transformer", "models"),
+    *("data", "training", "experiments", "cli", "viz", "_bundle", "widgets"),
 ]
 FOLDER = Path(stn_tutorial.__file__).parent
 
