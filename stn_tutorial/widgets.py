@@ -1328,7 +1328,7 @@ def _project_line(theta: np.ndarray, ends: np.ndarray) -> list[tuple[np.ndarray,
     ]
 
 
-NODES = 61
+NODES = 49
 """Nodes a side of the lattice on which a spline is drawn, and its folds are counted."""
 
 
@@ -1467,26 +1467,29 @@ class SplineExplorer(_Pictured):
         output = _output(image, make(theta, size).round(decimals=9))
         # The cell in which each output pixel stands; of a square's two triangles the upper right
         # one comes first.
-        cells = self.k - 1 if self.transform == "mesh" else NODES - 1
+        mesh = self.transform == "mesh"
+        cells = (self.k if mesh else NODES) - 1
         place = (regular_grid(size, dtype=torch.float64).numpy() + 1) / 2 * cells
         column, row = np.moveaxis(place.astype(int), -1, 0)
         cell = row * cells + column
-        if self.transform == "mesh":
+        if mesh:
             right, down = np.moveaxis(place % 1, -1, 0)
             cell = 2 * cell + (down > right)
         folded, _ = self._folds()
         output = _hatched(output, folded[cell])
-        along = np.linspace(-1, 1, NODES)
-        steps = np.linspace(-1, 1, 9)
-        lines = [np.stack([np.full(NODES, k), along], axis=1) for k in steps]
-        lines += [line[:, ::-1] for line in lines]
-        edge = {0, 8, 9, 17}
-        drawn = [(k in edge, self._moved(line).round(9)) for k, line in enumerate(lines)]
-        strokes = [(line, OUTPUT, 7) if rim else (line, GRID, 4) for rim, line in drawn]
-        strokes.sort(key=lambda stroke: stroke[2])
+        # A mesh shows its own sides; a spline a grid as the other pictures have it.
+        steps = np.linspace(-1, 1, self.k if mesh else 9)
+        along = steps if mesh else np.linspace(-1, 1, NODES)
+        lines = [np.stack([np.full(len(along), k), along], axis=1) for k in steps]
+        lines = [self._moved(one).round(9) for line in lines for one in (line, line[:, ::-1])]
+        if mesh:
+            square = np.array(self.theta).reshape(self.k, self.k, 2)
+            ends = zip(square[:-1, :-1].reshape(-1, 2), square[1:, 1:].reshape(-1, 2), strict=True)
+            lines[2:2] = [np.stack(pair) for pair in ends]
+        rim = [*lines[:2], *lines[-2:]]
+        strokes = [(line, GRID, 4) for line in lines[2:-2]] + [(line, OUTPUT, 7) for line in rim]
         marks = np.array(_six(self.theta))
-        ends = np.concatenate([marks, *(line for _, line in drawn)])
-        return _still_grid(image, output, ends, strokes, marks), text
+        return _still_grid(image, output, np.concatenate([marks, *lines]), strokes, marks), text
 
 
 # --- All of them ---

@@ -19,8 +19,8 @@ const BENDS = {
   Fold: ([x, y]) => [Math.abs(y) < 0.9 && x > -0.9 && x < 0.1 ? x + 1.1 : x, y],
 };
 
-// So many nodes a side has the lattice that shows the grid: up to seven points lie on it.
-const NODES = 61;
+// So many nodes a side has the lattice on which a spline is drawn, and its folds are counted.
+const NODES = 49;
 
 explorable("spline", (view) => {
   const { model } = view;
@@ -32,19 +32,16 @@ explorable("spline", (view) => {
   function prepare(k, own, transform) {
     if (kept.k === k && kept.own === own && kept.transform === transform) return;
     const weights = transform === "mesh" ? meshWeights : splineWeights;
-    kept = { k, own, transform, pixels: weights(k, own), nodes: weights(k, nodes) };
-    const cell = (NODES - 1) / (k - 1);
-    const step = [10, 9, 8, 7, 6, 5].find((one) => cell % one === 0);
-    const index = (column, row) => row * NODES + column;
-    const all = Array.from({ length: NODES }, (_, one) => one);
-    const inner = all.filter((one) => one % step === 0 && one % (NODES - 1));
-    kept.lines = inner.flatMap((one) => [
-      all.map((other) => index(one, other)), all.map((other) => index(other, one)),
-    ]);
-    kept.rim = [0, NODES - 1].flatMap((one) => [
-      all.map((other) => index(one, other)), all.map((other) => index(other, one)),
-    ]);
+    kept = { k, own, transform, pixels: weights(k, own) };
+    if (transform !== "mesh") kept.nodes = weights(k, nodes);
+    // Rows and columns of a lattice, as the indices of its nodes; a mesh shows its own sides.
+    const [side, step] = transform === "mesh" ? [k, 1] : [NODES, k === 5 ? 6 : 8];
+    const all = Array.from({ length: side }, (_, one) => one);
+    const through = (one) => [all.map((other) => other * side + one), all.map((other) => one * side + other)];
+    kept.lines = all.filter((one) => one % step === 0 && one % (side - 1)).flatMap(through);
+    kept.rim = [0, side - 1].flatMap(through);
     kept.triangles = cellsOf(k, true);
+    kept.diagonals = transform === "mesh" ? cellsOf(k, false).map(([a, , c]) => [a, c]) : [];
   }
 
   function map(points, own) {
@@ -52,11 +49,10 @@ explorable("spline", (view) => {
     const transform = model.get("transform");
     prepare(k, own, transform);
     const mesh = transform === "mesh";
-    const places = movedGrid(kept.nodes, points, nodes);
     // Triangles exactly; a spline by the squares of a lattice.
     const [spots, homes, cells, unit] = mesh
       ? [positions(points), positions(controlPoints(k)), kept.triangles, 2 / (k - 1) ** 2]
-      : [places, nodes, squares, (2 / (NODES - 1)) ** 2];
+      : [movedGrid(kept.nodes, points, nodes), nodes, squares, (2 / (NODES - 1)) ** 2];
     const folds = findFolds(spots, cells, unit);
     const [words, aside] = describePoints(points, transform, folds);
     const outline = (context, at, from) => {
@@ -75,11 +71,8 @@ explorable("spline", (view) => {
       grid: movedGrid(kept.pixels, points, own),
       paint(context, self, at, colours) {
         const drawn = (lines) => lines.map((line) => line.map((node) =>
-          at([places[2 * node], places[2 * node + 1]])));
-        if (mesh) {
-          const sides = kept.triangles.filter((_, n) => n % 2).map(([a, b]) => [at(points[a]), at(points[b])]);
-          drawLines(context, colours, colours.grid, 0.75, sides);
-        }
+          at([spots[2 * node], spots[2 * node + 1]])));
+        drawLines(context, colours, colours.grid, 0.75, drawn(kept.diagonals));
         drawLines(context, colours, colours.grid, 1.5, drawn(kept.lines));
         // The grid's rim is the output's frame, as the input sees it.
         drawLines(context, colours, colours.output, 2.25, drawn(kept.rim));
