@@ -3,26 +3,29 @@
 
 import { controlPoints, regularGrid, warpGridInto } from "./maths.js";
 import { dot, drawPicture, field, fitting, follow, frame, frames, glide, h } from "./ui.js";
-import { handle, label, link, loadPictures, number, palette, pictureChoice } from "./ui.js";
-import { plane, save, stroke } from "./ui.js";
+import { handle, link, loadPictures, number, palette, pictureChoice } from "./ui.js";
+import { plane, save } from "./ui.js";
 
-// Strokes of one colour across a shape that `trace(context)` draws.
-export function hatch(context, self, colour, trace) {
-  context.save();
-  context.beginPath();
-  trace(context);
-  context.clip();
-  context.beginPath();
-  for (let k = -self.height; k < self.size; k += 8) {
-    context.moveTo(k, self.height);
-    context.lineTo(k + self.height, 0);
+// A pattern of slanted strokes; a tile, since a path of strokes takes long to paint.
+function hatching(context, colour) {
+  const side = 8;
+  const ratio = devicePixelRatio || 1;
+  const tile = h("canvas", { width: side * ratio, height: side * ratio });
+  const drawn = tile.getContext("2d");
+  drawn.scale(tile.width / side, tile.height / side);
+  for (const [width, style] of [[3.2, "rgba(255, 255, 255, 0.7)"], [1.8, colour]]) {
+    drawn.lineWidth = width;
+    drawn.strokeStyle = style;
+    drawn.beginPath();
+    for (const k of [-side, 0, side]) {
+      drawn.moveTo(k - side, 2 * side);
+      drawn.lineTo(k + 2 * side, -side);
+    }
+    drawn.stroke();
   }
-  for (const [width, style] of [[4.5, "rgba(255, 255, 255, 0.7)"], [2.5, colour]]) {
-    context.lineWidth = width;
-    context.strokeStyle = style;
-    context.stroke();
-  }
-  context.restore();
+  const pattern = context.createPattern(tile, "repeat");
+  pattern.setTransform(new DOMMatrix().scale(side / tile.width, side / tile.height));
+  return pattern;
 }
 
 // `kit` is one explorable's own: `key`, the trait that holds its points; `traits`, the others that
@@ -68,6 +71,7 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
       for (const grip of grips) grip.remove();
       grips = homes.map((_, index) => grab(index));
       which.bounds(1, homes.length);
+      choose(chosen);
     }
   }
 
@@ -76,6 +80,10 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
   const input = plane("Input with the sampling grid", paintInput, { x: 0, y: 0, reach: 1.3 });
   const result = plane("Output", paintOutput, { x: 0, y: 0, reach: 1.12 });
   const arrow = link();
+  // Elements, since text takes long to paint.
+  const marks = kit.numbered ? points.map((_, k) =>
+    h("span", { class: "mark", "aria-hidden": "true" }, k + 1)) : [];
+  result.element.append(...marks);
   const panel = (kind, name, said, self) => h("figure", { class: kind },
     h("figcaption", {}, h("b", {}, name), h("span", {}, said)), self.element);
   const stage = h("div", { class: "stage points" },
@@ -94,15 +102,19 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
     if (!map) return;
     const at = within(self);
     const box = drawPicture(context, self, output.canvas, ...half());
-    if (map.wrong) hatch(context, self, colours.error, () => map.trace(context, at));
+    if (map.wrong) {
+      context.fillStyle = hatching(context, colours.error);
+      context.beginPath();
+      map.trace(context, at);
+      context.fill();
+    }
     frame(context, colours.output, box);
-    context.font = "600 13px system-ui, sans-serif";
-    context.textAlign = "center";
-    context.textBaseline = "middle";
     homes.forEach((home, k) => {
-      const [x, y] = at(home);
-      if (kit.numbered) label(context, k + 1, x - 13 * Math.sign(home[0]), y - 13 * Math.sign(home[1]));
-      else dot(context, x, y, 4.5, "#fff", colours.theta);
+      if (!kit.numbered) dot(context, ...at(home), 4.5, "#fff", colours.theta);
+      else {
+        const [x, y] = at(home).map((v, axis) => v - 13 * home[axis]);
+        marks[k].style.transform = `translate(${x}px, ${y}px)`;
+      }
     });
   }
 
@@ -214,6 +226,7 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
       announce(`${kit.names(chosen, side())} reads the input at ${place}.`);
     },
   });
+  which.element.classList.add("which");
   const along = (name, axis) => field({
     name, label: `${name} of the chosen ${kit.numbered ? "corner" : "point"}`,
     low: -2, high: 2, step: 0.01, jump: 0.05, bound: 10,
@@ -257,7 +270,6 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
     result.draw();
     const home = homes[chosen];
     const [x, y] = points[chosen];
-    choose(chosen);
     grips.forEach((grip, k) => grip.put(...spread(points[k]), points[k].map((v) => number(v)).join(", ")));
     arrow.draw([result, spread(home)], [input, spread([x, y])]);
     which.update(chosen + 1);
@@ -306,7 +318,18 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
   };
 }
 
-// Lines of the grid, over any picture.
-export const drawLines = (context, colours, colour, width, lines) => {
-  for (const line of lines) stroke(context, colours, colour, width, line);
-};
+// As `stroke`, many lines at once, and without round joints: lines of many pieces are drawn anew in
+// every frame.
+export function drawLines(context, { halo }, colour, width, lines) {
+  context.beginPath();
+  for (const line of lines) {
+    line.forEach(([x, y], k) => (k ? context.lineTo(x, y) : context.moveTo(x, y)));
+  }
+  context.lineJoin = "bevel";
+  context.lineCap = "butt";
+  for (const [style, wide] of [[halo, width + 1.75], [colour, width]]) {
+    context.strokeStyle = style;
+    context.lineWidth = wide;
+    context.stroke();
+  }
+}

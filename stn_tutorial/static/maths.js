@@ -337,9 +337,12 @@ export function warpInto(rgba, picture, theta, output = picture) {
 
 // One pixel of it.
 function readInto(rgba, place, { width, height, channels, data }, px, py) {
-  let [red, green, blue] = [0, 0, 0];
+  let red = 0;
+  let green = 0;
+  let blue = 0;
   if (px > -1 && px < width && py > -1 && py < height) {
-    const [second, third] = channels === 3 ? [1, 2] : [0, 0];
+    const second = channels === 3 ? 1 : 0;
+    const third = 2 * second;
     const down = width * channels;
     const left = Math.floor(px);
     const top = Math.floor(py);
@@ -444,19 +447,20 @@ export function homography(corners) {
 // As `projective_grid` does it: a smaller denominator counts as this.
 const HORIZON = 1e-4;
 
-export function projectPoint([[a, b, c], [d, e, f], [g, h, i]], [x, y]) {
-  let w = g * x + h * y + i;
-  if (Math.abs(w) < HORIZON) w = w < 0 ? -HORIZON : HORIZON;
-  return [(a * x + b * y + c) / w, (d * x + e * y + f) / w];
-}
-
-export function projectiveGrid(theta, own) {
+export function projectiveGrid([[a, b, c], [d, e, f], [g, h, i]], own) {
   const grid = new Float64Array(own.length);
   for (let k = 0; k < own.length; k += 2) {
-    [grid[k], grid[k + 1]] = projectPoint(theta, [own[k], own[k + 1]]);
+    const x = own[k];
+    const y = own[k + 1];
+    let w = g * x + h * y + i;
+    if (Math.abs(w) < HORIZON) w = w < 0 ? -HORIZON : HORIZON;
+    grid[k] = (a * x + b * y + c) / w;
+    grid[k + 1] = (d * x + e * y + f) / w;
   }
   return grid;
 }
+
+const projectPoint = (theta, point) => [...projectiveGrid(theta, point)];
 
 const denominator = ([, , [g, h, i]], [x, y]) => g * x + h * y + i;
 
@@ -558,14 +562,20 @@ export function meshWeights(k, own) {
 // points' movements. Zero movement is the identity, exactly.
 export function movedGrid(weights, theta, own) {
   const homes = controlPoints(Math.sqrt(theta.length));
-  const dx = Float64Array.from(theta, ([x], c) => x - homes[c][0]);
-  const dy = Float64Array.from(theta, ([, y], c) => y - homes[c][1]);
+  const count = theta.length;
+  // Points that have not moved are left out.
+  const moved = Int32Array.from(homes.keys()).filter((c) =>
+    theta[c][0] !== homes[c][0] || theta[c][1] !== homes[c][1]);
+  const dx = Float64Array.from(moved, (c) => theta[c][0] - homes[c][0]);
+  const dy = Float64Array.from(moved, (c) => theta[c][1] - homes[c][1]);
   const grid = new Float64Array(own.length);
-  for (let n = 0, place = 0; n < own.length; n += 2) {
-    let [x, y] = [0, 0];
-    for (let c = 0; c < dx.length; c++, place++) {
-      x += weights[place] * dx[c];
-      y += weights[place] * dy[c];
+  for (let n = 0, row = 0; n < own.length; n += 2, row += count) {
+    let x = 0;
+    let y = 0;
+    for (let c = 0; c < moved.length; c++) {
+      const weight = weights[row + moved[c]];
+      x += weight * dx[c];
+      y += weight * dy[c];
     }
     grid[n] = own[n] + x;
     grid[n + 1] = own[n + 1] + y;
@@ -601,6 +611,21 @@ export function findFolds(places, cells, unit) {
   const mirrored = negative > positive;
   const folded = cells.filter((_, k) => signs[k] !== (mirrored ? -1 : 1));
   return { folded, mirrored, share: folded.length / cells.length };
+}
+
+// Cells side by side as one, so that there are fewer to draw: its upper nodes, and its lower ones
+// backwards. A triangle stays alone.
+export function joinCells(cells) {
+  const strips = [];
+  for (const [a, b, c, d] of cells) {
+    const last = strips.at(-1);
+    if (d === undefined) strips.push({ upper: [a, b], lower: [c] });
+    else if (last?.upper.at(-1) === a && last.lower[0] === d) {
+      last.upper.push(b);
+      last.lower.unshift(c);
+    } else strips.push({ upper: [a, b], lower: [c, d] });
+  }
+  return strips;
 }
 
 // "12 %"

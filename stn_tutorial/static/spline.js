@@ -1,8 +1,8 @@
 // The spline explorable: k×k control points, and a thin-plate spline or a mesh of triangles through
 // them.
 
-import { cellsOf, controlPoints, describePoints, findFolds, meshWeights, movedGrid } from "./maths.js";
-import { positions, splineWeights } from "./maths.js";
+import { cellsOf, controlPoints, describePoints, findFolds, joinCells } from "./maths.js";
+import { meshWeights, movedGrid, positions, splineWeights } from "./maths.js";
 import { dragging, drawLines } from "./dragging.js";
 import { explorable, options, save } from "./ui.js";
 
@@ -37,7 +37,9 @@ explorable("spline", (view) => {
     // Rows and columns of a lattice, as the indices of its nodes; a mesh shows its own sides.
     const [side, step] = transform === "mesh" ? [k, 1] : [NODES, k === 5 ? 6 : 8];
     const all = Array.from({ length: side }, (_, one) => one);
-    const through = (one) => [all.map((other) => other * side + one), all.map((other) => one * side + other)];
+    // Every second node is enough for a line that looks round.
+    const few = transform === "mesh" ? all : all.filter((one) => one % 2 === 0);
+    const through = (one) => [few.map((other) => other * side + one), few.map((other) => one * side + other)];
     kept.lines = all.filter((one) => one % step === 0 && one % (side - 1)).flatMap(through);
     kept.rim = [0, side - 1].flatMap(through);
     kept.triangles = cellsOf(k, true);
@@ -55,12 +57,10 @@ explorable("spline", (view) => {
       : [movedGrid(kept.nodes, points, nodes), nodes, squares, (2 / (NODES - 1)) ** 2];
     const folds = findFolds(spots, cells, unit);
     const [words, aside] = describePoints(points, transform, folds);
-    const outline = (context, at, from) => {
-      for (const cell of folds.folded) {
-        cell.forEach((node, corner) => {
-          const place = at([from[2 * node], from[2 * node + 1]]);
-          context[corner ? "lineTo" : "moveTo"](...place);
-        });
+    const strips = joinCells(folds.folded);
+    const outline = (context, at, lines) => {
+      for (const line of lines) {
+        line.forEach((place, corner) => context[corner ? "lineTo" : "moveTo"](...at(place)));
         context.closePath();
       }
     };
@@ -78,13 +78,16 @@ explorable("spline", (view) => {
         drawLines(context, colours, colours.output, 2.25, drawn(kept.rim));
         if (!folds.folded.length) return;
         context.beginPath();
-        outline(context, at, spots);
+        const seen = (node) => [spots[2 * node], spots[2 * node + 1]];
+        outline(context, at, strips.map(({ upper, lower }) => [...upper, ...lower].map(seen)));
         context.globalAlpha = 0.6;
         context.fillStyle = colours.error;
         context.fill();
         context.globalAlpha = 1;
       },
-      trace: (context, at) => outline(context, at, homes),
+      // In the output each is a rectangle, or a triangle.
+      trace: (context, at) => outline(context, at, strips.map(({ upper, lower }) =>
+        [upper[0], upper.at(-1), lower[0], lower.at(-1)].map((n) => [homes[2 * n], homes[2 * n + 1]]))),
     };
   }
 

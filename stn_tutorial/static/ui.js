@@ -366,14 +366,19 @@ export function handle(self, { name, help, kind, moved, nudged, start, end, jump
     nudged(...arrow.map((step) => step * (event.shiftKey ? 10 : 1)));
     end?.();
   });
+  let now = "";
   element.put = (x, y, words) => {
     element.at = [x, y];
-    element.setAttribute("aria-valuenow", x.toFixed(2));
-    element.setAttribute("aria-valuetext", words);
     // Out of view, it waits at the edge.
     const [left, top] = self.place(x, y).map((v, axis) =>
       Math.min(Math.max(v, 8), (axis ? self.height : self.size) - 8));
-    element.style.transform = `translate(${left}px, ${top}px)`;
+    const next = `translate(${left}px, ${top}px)`;
+    // Of many, few move at a time.
+    if (now === next + words) return;
+    now = next + words;
+    element.setAttribute("aria-valuenow", x.toFixed(2));
+    element.setAttribute("aria-valuetext", words);
+    element.style.transform = next;
   };
   element.at = [0, 0];
   self.element.append(element);
