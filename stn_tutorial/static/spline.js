@@ -9,13 +9,13 @@ import { explorable, options, save } from "./ui.js";
 // From where a point stands to where it reads.
 const BENDS = {
   Identity: ([x, y]) => [x, y],
-  Bulge: ([x, y]) => [x, y].map((v) => v * Math.min(1, 0.4 + 0.6 * (x * x + y * y))),
+  Bulge: ([x, y]) => [x, y].map((v) => v * (0.5 + 0.25 * (x * x + y * y))),
   Twist([x, y]) {
-    const angle = Math.max(0, 1 - Math.hypot(x, y)) * (Math.PI / 2);
+    const angle = (1 - Math.hypot(x, y) / Math.SQRT2) * (Math.PI / 2);
     const [cos, sin] = [Math.cos(angle), Math.sin(angle)];
     return [cos * x - sin * y, sin * x + cos * y];
   },
-  Wave: ([x, y]) => [x + 0.2 * Math.sin(Math.PI * y), y],
+  Wave: ([x, y]) => [x + 0.2 * Math.cos(Math.PI * y), y],
   Fold: ([x, y]) => [Math.abs(y) < 0.9 && x > -0.9 && x < 0.1 ? x + 1.1 : x, y],
 };
 
