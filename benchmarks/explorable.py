@@ -1,4 +1,4 @@
-"""Work per frame of the explorables, in Chromium, on a CPU; θ's is a 128×128 colour picture.
+"""Work per frame of the explorables, in Chromium, on a CPU; a 128×128 colour picture unless said.
 
 Run it with `python -m benchmarks.explorable`; it prints a table and writes
 `book/results/bench_explorable.json`. A frame is everything that one move of a slider, or one step
@@ -16,6 +16,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from stn_tutorial._bundle import bundle
+from stn_tutorial.grids import control_points
 from stn_tutorial.widgets import EXPLORABLES
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,8 @@ GOAL = 8  # milliseconds, 95th percentile
 
 MEASURE = """async ([kind, frames]) => {
   const root = document.querySelector('.stn-explorable').shadowRoot;
-  const sliders = [...root.querySelectorAll('input[type=range]')];
+  // Of points to drag, one is moved: the slider that chooses among them stays where it is.
+  const sliders = [...root.querySelectorAll('.cell:not(.which) input[type=range]')];
   const button = (name) => [...root.querySelectorAll('button')].find(
     (one) => one.textContent === name);
   const [step, reset] = [button('Step'), button('Reset')];
@@ -92,6 +94,12 @@ def main():
         ("mapping, 32×32, phone", "mapping", {}, phone, 3),
         ("descent, 48×48, desktop", "descent", {"turn": True}, desktop, 1),
         ("descent, 48×48, phone", "descent", {"turn": True}, phone, 3),
+        ("corners, desktop", "corners", {}, desktop, 1),
+        ("corners, phone", "corners", {}, phone, 3),
+        ("spline, 4×4, desktop", "spline", {}, desktop, 1),
+        ("spline, 4×4, phone", "spline", {}, phone, 3),
+        ("spline, 5×5, desktop", "spline", {"theta": control_points(5)}, desktop, 1),
+        ("mesh, 4×4, desktop", "spline", {"transform": "mesh"}, desktop, 1),
     ):
         times, version = measure(kind, options, viewport, ratio)
         half, high = times[len(times) // 2], times[int(0.95 * len(times))]

@@ -28,15 +28,26 @@ from PIL import Image, ImageDraw, ImageFont
 from stn_tutorial._bundle import bundle
 from stn_tutorial.affine import rotation, transform_points
 from stn_tutorial.data import letter_f, photograph
-from stn_tutorial.grids import affine_grid
+from stn_tutorial.grids import (
+    HORIZON,
+    _spline_system,
+    affine_grid,
+    control_points,
+    piecewise_affine_grid,
+    projective_grid,
+    regular_grid,
+    thin_plate_spline_grid,
+)
 from stn_tutorial.sampling import MODES, Splat, sample, splat
-from stn_tutorial.viz import GRID, INPUT, OUTPUT
+from stn_tutorial.viz import ERROR, GRID, INPUT, OUTPUT, THETA
 
 __all__ = [
     "BilinearExplorer",
+    "CornersExplorer",
     "DescentExplorer",
     "MappingExplorer",
     "PoolingExplorer",
+    "SplineExplorer",
     "ThetaExplorer",
     "describe",
 ]
@@ -264,17 +275,52 @@ def embedded_pictures(side: int = SIDE) -> dict[str, dict[str, str]]:
 
 def _still(image: Image.Image, theta: Sequence[Sequence[float]]) -> Image.Image:
     """Draw the input with the sampling grid over it, and the output beside it."""
-    array = np.asarray(image.convert("RGB"))
-    height, width = array.shape[:2]
     # In float64: a rounding that differs between machines would change the picture's bytes.
-    U = torch.from_numpy(array.copy()).permute(2, 0, 1)[None].double()
     matrix = torch.tensor([theta], dtype=torch.float64)
-    V = sample(U, affine_grid(matrix, (height, width)))[0].permute(1, 2, 0)
-    output = Image.fromarray(V.round().clamp(0, 255).to(torch.uint8).numpy())
+    size = image.height, image.width
+    steps = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    lines = [torch.stack([k.expand(2), steps[[0, -1]]], 1) for k in steps[1:-1]]
+    lines += [line.flip(1) for line in lines]
+    corners = torch.tensor(_RIM, dtype=torch.float64)
+    rim = [corners[[k, (k + 1) % 4]] for k in range(4)]
+    strokes = [
+        (transform_points(matrix, segment)[0].numpy(), colour, weight)
+        for colour, weight, segments in ((GRID, 4, lines), (OUTPUT, 7, rim))
+        for segment in segments
+    ]
+    ends = transform_points(matrix, corners)[0].numpy()
+    return _still_grid(image, _output(image, affine_grid(matrix, size)), ends, strokes)
 
+
+_RIM = [[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]]
+
+
+def _output(image: Image.Image, grid: torch.Tensor) -> np.ndarray:
+    """What the grid reads of an image, as 8-bit RGB."""
+    U = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)[None].double()
+    V = sample(U, grid)[0].permute(1, 2, 0)
+    return V.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _still_grid(
+    image: Image.Image,
+    output: np.ndarray,
+    ends: np.ndarray,
+    strokes: Sequence[tuple[np.ndarray, str, int]],
+    marks: Sequence[np.ndarray] = (),
+) -> Image.Image:
+    """Draw the input with lines over it, and the output beside it.
+
+    Args:
+        image: the input.
+        output: the output, as 8-bit RGB.
+        ends: points that must be in view, (n, 2), normalised.
+        strokes: lines over the input, each with its points, its colour and its weight.
+        marks: points over the input.
+    """
+    width, height = image.size
     half = np.array([width, height]) / max(width, height)
-    corners = torch.tensor([[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]], dtype=torch.float64)
-    ends = transform_points(matrix, corners)[0].numpy() * half
+    ends = ends * half
     low, high = np.minimum(ends.min(0), -half), np.maximum(ends.max(0), half)
     middle, reach = (low + high) / 2, max(1.45, (high - low).max() / 2 * 1.05)
     if reach == 1.45:
@@ -296,18 +342,19 @@ def _still(image: Image.Image, theta: Sequence[Sequence[float]]) -> Image.Image:
     unit = left_side * fine / 2 / reach
     centre = np.full(2, left_side * fine / 2) - middle * unit
     panel(image.convert("RGB"), centre, unit, INPUT)
+    for points, colour, weight in strokes:
+        places = points * half * unit + centre
+        flat = places.ravel().clip(-1e5, 1e5).tolist()
+        draw.line(flat, fill="white", width=weight + 5)
+        draw.line(flat, fill=colour, width=weight)
+    for point in marks:
+        x, y = point * half * unit + centre
+        for radius, colour in ((15, "white"), (11, THETA)):
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+    # Over what a line may have left there on its way out of view.
+    draw.rectangle([left_side * fine, 0, *canvas.size], fill="white")
     right = np.array([left_side + right_side / 2, left_side / 2]) * fine
-    panel(output, right, scale * fine, OUTPUT)
-    steps = torch.linspace(-1, 1, 9, dtype=torch.float64)
-    lines = [torch.stack([k.expand(2), steps[[0, -1]]], 1) for k in steps[1:-1]]
-    lines += [line.flip(1) for line in lines]
-    rim = [corners[[k, (k + 1) % 4]] for k in range(4)]
-    for colour, weight, segments in ((GRID, 4, lines), (OUTPUT, 7, rim)):
-        for segment in segments:
-            places = transform_points(matrix, segment)[0].numpy() * half * unit + centre
-            flat = places.ravel().clip(-1e5, 1e5).tolist()
-            draw.line(flat, fill="white", width=weight + 5)
-            draw.line(flat, fill=colour, width=weight)
+    panel(Image.fromarray(output), right, scale * fine, OUTPUT)
     return canvas.resize((canvas.width // fine, canvas.height // fine), Image.Resampling.BOX)
 
 
@@ -1061,11 +1108,403 @@ class DescentExplorer(_Pictured):
         return _still_panels([U.expand(-1, 3, -1, -1), overlay], [INPUT, OUTPUT]), text
 
 
+# --- Points to drag: a projective map, and what is beyond it ---
+
+
+class _Points(traitlets.TraitType):
+    """A trait that holds k² points as lists, whatever they were given as."""
+
+    def __init__(self, least: int, most: int, default: int) -> None:
+        self._sides = range(least, most + 1)
+        super().__init__(control_points(default, dtype=torch.float64).tolist())
+
+    def validate(self, obj: Any, value: Any) -> list[list[float]]:
+        array = _array(value)
+        if array is not None and array.ndim == 3 and array.shape[0] == 1:
+            array = array[0]
+        counts = [side * side for side in self._sides]
+        if array is None or array.ndim != 2 or len(array) not in counts or array.shape[1] != 2:
+            few = len(counts) == 1
+            wanted = counts[0] if few else f"k² (k from {self._sides[0]} to {self._sides[-1]})"
+            given = f"shape {array.shape}" if array is not None and array.ndim else repr(value)
+            raise traitlets.TraitError(
+                f"{self.name} must be {wanted} points (x, y), or a tensor of shape "
+                f"(1, {counts[0] if few else 'k²'}, 2), but {given} was given"
+            )
+        if not (np.abs(array) <= 10).all():
+            raise traitlets.TraitError(
+                f"{self.name} must lie between −10 and 10, but {array.tolist()} was given"
+            )
+        return (array + 0.0).tolist()
+
+
+def _percent(share: float) -> str:
+    text = str(Decimal(100 * share).quantize(Decimal(1), ROUND_HALF_UP))
+    return "less than 1 %" if text == "0" else f"{text} %"
+
+
+def _signed(value: float) -> str:
+    text = _fixed(value)
+    return f"−{text}" if value < 0 and text != "0" else text
+
+
+def _shorten(points: list[list[float]]) -> str:
+    return ", ".join("[" + ", ".join(f"{v:g}" for v in point) + "]" for point in _six(points))
+
+
+def _hatched(output: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Mark a part of an 8-bit RGB picture by strokes."""
+    row, column = np.indices(wrong.shape)
+    output = output.copy()
+    colour = np.array([int(ERROR[k : k + 2], 16) for k in (1, 3, 5)], dtype=np.uint8)
+    output[wrong & ((row + column) % 6 < 2)] = colour
+    return output
+
+
+class CornersExplorer(_Pictured):
+    """Four corners to drag, and the projective map that takes the output's corners there.
+
+    Below the pictures is θ, 3×3, output to input, as `grids.projective_grid` takes it. Where the
+    four corners do not make a convex quadrilateral, the horizon, on which θ's denominator is 0,
+    crosses the output: the part beyond it is hatched in vermilion.
+
+    Show it by ending a cell with it; `corners` follows the reader and can be set.
+
+    Args:
+        picture: `"temple"`, `"flower"`, `"F"` or `"digit"`; a picture file's path; an array or a
+            tensor, as `ThetaExplorer` takes them.
+        corners: where the output's corners read in the input, in the order of
+            `grids.control_points(2)`: upper left, upper right, lower left, lower right; 4 points
+            (x, y), normalised, as lists, an array or a tensor of shape (4, 2) or (1, 4, 2). The
+            input's own corners when left out.
+
+    Raises:
+        TypeError: picture is of another type or dtype.
+        ValueError: no such picture, or a wrong shape or values out of range.
+        traitlets.TraitError: corners are not 4 points between −10 and 10.
+    """
+
+    _kind = "corners"
+    _esm = bundle("corners")
+
+    corners = _Points(2, 2, 2).tag(sync=True)
+    """The corners as a list of four lists of two floats."""
+
+    def __init__(self, picture: Picture = "temple", corners: Any = None) -> None:
+        if corners is None:
+            corners = control_points(2, dtype=torch.float64)
+        super().__init__(picture, corners=corners)
+
+    def _weights(self) -> list[float]:
+        """θ's denominator at each corner, but for a common factor: see `static/maths.js`."""
+        a, b, c, d = self.corners
+
+        def cross(p: list[float], q: list[float], r: list[float]) -> float:
+            return (q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0])
+
+        return [cross(b, d, c), cross(a, d, c), cross(a, b, d), cross(a, b, c)]
+
+    @property
+    def theta(self) -> list[list[float]] | None:
+        """θ as a list of three lists of three floats; None when all corners lie in line.
+
+        Its last entry is 1 where it can be; otherwise the denominator that is largest in size, of
+        those at the corners, is 1.
+        """
+        weights = np.array(self._weights())
+        peak = weights[np.abs(weights).argmax()]
+        if not abs(peak) > 1e-9:
+            return None
+        places = np.concatenate([self.corners, np.ones((4, 1))], axis=1) * weights[:, None]
+        # Each row is an affine function, known at the square's corners.
+        square = np.array([[-1, 1, -1, 1], [-1, -1, 1, 1], [1, 1, 1, 1]]) / 4
+        theta = (square @ places).T
+        scale = theta[2, 2] if abs(theta[2, 2]) > 1e-9 * abs(peak) else peak
+        return (theta / scale + 0.0).tolist()
+
+    def describe(self) -> str:
+        """Say in words what the map is, and how much of the output is beyond its horizon."""
+        flat = sum(abs(weight) < 1e-9 for weight in self._weights())
+        if flat == 1:
+            return (
+                "Three corners lie in line. Every output pixel reads from one line of the input, "
+                "and θ has no inverse."
+            )
+        if flat == 2:
+            return (
+                "Two corners lie on one another. Every output pixel reads one and the same point "
+                "of the input, and θ has no inverse."
+            )
+        if flat:
+            return (
+                "All four corners lie in line. Every output pixel reads nothing: no projective map "
+                "goes there."
+            )
+        theta = self.theta
+        g, h, i = theta[2]
+        ends = [g * x + h * y + i for y in (-1, 1) for x in (-1, 1)]
+        affine = _fixed(g) == _fixed(h) == "0"
+        if affine:
+            words = describe(_six(theta[:2]), self.image.size[::-1])
+        else:
+            words = (
+                f"The picture is seen in perspective: the denominator runs from "
+                f"{_signed(min(ends))} to {_signed(max(ends))}."
+            )
+        beyond = self._beyond()
+        if beyond > 0:
+            return (
+                f"{words} {_percent(beyond)} of the output is beyond the horizon: the denominator "
+                "is negative there, and the picture the other way round."
+            )
+        if affine:
+            return f"{words} The corners form a parallelogram: this map is affine."
+        return f"{words} The denominator is positive everywhere: the map is one to one."
+
+    def _beyond(self) -> float:
+        """The share of the output where the denominator is negative."""
+        g, h, i = self.theta[2]
+        polygon = []
+        for a, b in zip(_RIM, _RIM[1:] + _RIM[:1], strict=True):
+            wa, wb = (g * x + h * y + i for x, y in (a, b))
+            polygon += [a] * (wa < 0)
+            if (wa < 0) != (wb < 0):
+                part = wa / (wa - wb)
+                polygon.append([p + part * (q - p) for p, q in zip(a, b, strict=True)])
+        ends = zip(polygon, polygon[1:] + polygon[:1], strict=True)
+        return abs(sum((p[0] * q[1] - p[1] * q[0]) / 8 for p, q in ends))
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        return f"CornersExplorer(picture={self._picture!r}, corners=[{_shorten(self.corners)}])"
+
+    def _state(self) -> dict[str, Any]:
+        return {"corners": self.corners, **self._picture_state()}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        text = (
+            f"Left, the input, a {self._label()}, with the grid of a projective map over it; "
+            f"right, the output. {self.describe()}"
+        )
+        image = self.image
+        size = image.height, image.width
+        theta = self.theta
+        marks = np.array(_six(self.corners))
+        if theta is None:
+            output = np.zeros((*size, 3), dtype=np.uint8)
+            return _still_grid(image, output, marks, [], marks), text
+        matrix = torch.tensor([theta], dtype=torch.float64).round(decimals=9)
+        output = _output(image, projective_grid(matrix, size))
+        own = regular_grid(size, dtype=torch.float64)
+        w = own @ matrix[0, 2, :2] + matrix[0, 2, 2]
+        steps = np.linspace(-1, 1, 9)
+        lines = [np.array([[k, -1.0], [k, 1.0]]) for k in steps[1:-1]]
+        lines += [line[:, ::-1] for line in lines]
+        rim = [np.array([_RIM[k], _RIM[(k + 1) % 4]]) for k in range(4)]
+        strokes = [
+            (piece, ERROR if beyond else colour, weight)
+            for colour, weight, segments in ((GRID, 4, lines), (OUTPUT, 7, rim))
+            for segment in segments
+            for piece, beyond in _project_line(matrix[0].numpy(), segment)
+        ]
+        return _still_grid(image, _hatched(output, (w < 0).numpy()), marks, strokes, marks), text
+
+
+def _project_line(theta: np.ndarray, ends: np.ndarray) -> list[tuple[np.ndarray, bool]]:
+    """A line of the output as the input sees it, in two where it meets the horizon."""
+
+    def at(part: float) -> np.ndarray:
+        x, y, w = theta @ [*(ends[0] + part * (ends[1] - ends[0])), 1]
+        w = math.copysign(max(abs(w), HORIZON), w)
+        return np.array([x, y]) / w
+
+    first, last = (float(theta[2] @ [*end, 1]) for end in ends)
+    if (first < 0) == (last < 0):
+        return [(np.stack([at(0), at(1)]), first < 0)]
+    part = first / (first - last)
+    return [
+        (np.stack([at(0), at(0.999 * part)]), first < 0),
+        (np.stack([at(1 - 0.999 * (1 - part)), at(1)]), last < 0),
+    ]
+
+
+NODES = 49
+"""Nodes a side of the lattice on which a spline is drawn, and its folds are counted."""
+
+
+class SplineExplorer(_Pictured):
+    """k×k control points to drag, and the thin-plate spline or the mesh of triangles through them.
+
+    θ is where each control point of the output reads in the input, as
+    `grids.thin_plate_spline_grid` and `grids.piecewise_affine_grid` take it. Where the map folds
+    over, and is no longer one to one, input and output are marked in vermilion.
+
+    Show it by ending a cell with it; `theta` and `transform` follow the reader and can be set.
+
+    Args:
+        picture: `"temple"`, `"flower"`, `"F"` or `"digit"`; a picture file's path; an array or a
+            tensor, as `ThetaExplorer` takes them.
+        theta: k² points (x, y), normalised, row by row as `grids.control_points(k)`; lists, an
+            array or a tensor of shape (k², 2) or (1, k², 2), k from 2 to 7. 4×4 points that have
+            not moved when left out.
+        transform: `"spline"` or `"mesh"`.
+
+    Raises:
+        TypeError: picture is of another type or dtype.
+        ValueError: no such picture, or a wrong shape or values out of range.
+        traitlets.TraitError: theta is not k² points between −10 and 10, or transform neither of
+            the two.
+    """
+
+    _kind = "spline"
+    _esm = bundle("spline")
+
+    theta = _Points(2, 7, 4).tag(sync=True)
+    """θ as a list of k² lists of two floats."""
+    transform = traitlets.Enum(("spline", "mesh"), "spline").tag(sync=True)
+
+    def __init__(
+        self, picture: Picture = "flower", theta: Any = None, *, transform: str = "spline"
+    ) -> None:
+        if theta is None:
+            theta = control_points(4, dtype=torch.float64)
+        super().__init__(picture, theta=theta, transform=transform)
+
+    @property
+    def k(self) -> int:
+        """How many points a side."""
+        return math.isqrt(len(self.theta))
+
+    def _moved(self, places: np.ndarray) -> np.ndarray:
+        """Where these positions, (n, 2), read: the package's grids, for any positions."""
+        homes = control_points(self.k, dtype=torch.float64).numpy()
+        way = places[:, None] - homes
+        if self.transform == "mesh":
+            dx, dy = np.moveaxis(way * (self.k - 1) / 2, -1, 0)
+            weights = (1 - np.maximum(np.maximum(abs(dx), abs(dy)), abs(dx - dy))).clip(min=0)
+        else:
+            squares = (way**2).sum(-1)
+            bends = 0.5 * squares * np.log(np.where(squares > 0, squares, 1))
+            flat = np.concatenate([np.ones((len(places), 1)), places], axis=1)
+            weights = np.concatenate([bends, flat], axis=1) @ _spline_system(self.k)
+        return places + weights @ (np.array(self.theta) - homes)
+
+    def _folds(self) -> tuple[np.ndarray, bool]:
+        """Which cells are folded over, and whether the map is mirrored elsewhere.
+
+        A mesh's cells are its triangles, two to a square; a spline's the squares of a lattice.
+        """
+        mesh = self.transform == "mesh"
+        side = self.k if mesh else NODES
+        homes = control_points(side, dtype=torch.float64).numpy()
+        places = np.array(self.theta) if mesh else self._moved(homes)
+        row, column = np.divmod(np.arange((side - 1) ** 2), side - 1)
+        first = row * side + column
+        cells = np.stack([first, first + 1, first + side + 1, first + side], axis=1)
+        if mesh:
+            # A triangle's fourth corner is its first: one formula for both.
+            cells = cells[:, [[0, 1, 2, 0], [0, 2, 3, 0]]].reshape(-1, 4)
+
+        def area(points: np.ndarray) -> np.ndarray:
+            a, b, c, d = np.moveaxis(points[cells], 1, 0)
+            return (c - a)[:, 0] * (d - b)[:, 1] - (c - a)[:, 1] * (d - b)[:, 0]
+
+        relative = area(places) / area(homes)
+        mirrored = bool((relative < -1e-6).sum() > (relative > 1e-6).sum())
+        return ~((-relative if mirrored else relative) > 1e-6), mirrored
+
+    def describe(self) -> str:
+        """Say in words how many points are moved, and how much of the output is folded over."""
+        homes = control_points(self.k, dtype=torch.float64).tolist()
+        ways = [math.dist(*pair) for pair in zip(self.theta, homes, strict=True)]
+        moved = sum(_fixed(way) != "0" for way in ways)
+        between = (
+            "each triangle between them has an affine map of its own"
+            if self.transform == "mesh"
+            else "a thin-plate spline bends what is between them"
+        )
+        words = "The picture stays as it is."
+        if moved:
+            words = (
+                f"{moved} of {len(ways)} points {'is' if moved == 1 else 'are'} moved, "
+                f"by up to {_fixed(max(ways))}: {between}."
+            )
+        folded, mirrored = self._folds()
+        if folded.any():
+            return (
+                f"{words} {_percent(folded.mean())} of the output is folded over: the determinant "
+                "changes sign there, and the map is not one to one."
+            )
+        if mirrored:
+            return (
+                f"{words} Nothing is folded: the determinant is negative everywhere, and the "
+                "picture is mirrored."
+            )
+        return f"{words} Nothing is folded: the determinant is positive everywhere."
+
+    def __repr__(self) -> str:
+        """Show what matters and nothing that changes from run to run."""
+        still = self.theta == control_points(self.k, dtype=torch.float64).tolist()
+        theta = f"{self.k}×{self.k}" if still else f"[{_shorten(self.theta)}]"
+        return (
+            f"SplineExplorer(picture={self._picture!r}, theta={theta}, "
+            f"transform={self.transform!r})"
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return {"theta": self.theta, "transform": self.transform, **self._picture_state()}
+
+    def _fallback(self) -> tuple[Image.Image, str]:
+        called = "mesh of triangles" if self.transform == "mesh" else "thin-plate spline"
+        text = (
+            f"Left, the input, a {self._label()}, with the grid of a {called} through "
+            f"{self.k}×{self.k} control points over it; right, the output. {self.describe()}"
+        )
+        image = self.image
+        size = image.height, image.width
+        theta = torch.tensor([self.theta], dtype=torch.float64)
+        make = piecewise_affine_grid if self.transform == "mesh" else thin_plate_spline_grid
+        output = _output(image, make(theta, size).round(decimals=9))
+        # The cell in which each output pixel stands; of a square's two triangles the upper right
+        # one comes first.
+        mesh = self.transform == "mesh"
+        cells = (self.k if mesh else NODES) - 1
+        place = (regular_grid(size, dtype=torch.float64).numpy() + 1) / 2 * cells
+        column, row = np.moveaxis(place.astype(int), -1, 0)
+        cell = row * cells + column
+        if mesh:
+            right, down = np.moveaxis(place % 1, -1, 0)
+            cell = 2 * cell + (down > right)
+        folded, _ = self._folds()
+        output = _hatched(output, folded[cell])
+        # A mesh shows its own sides; a spline a grid as the other pictures have it.
+        steps = np.linspace(-1, 1, self.k if mesh else 9)
+        along = steps if mesh else np.linspace(-1, 1, NODES)
+        lines = [np.stack([np.full(len(along), k), along], axis=1) for k in steps]
+        lines = [self._moved(one).round(9) for line in lines for one in (line, line[:, ::-1])]
+        if mesh:
+            square = np.array(self.theta).reshape(self.k, self.k, 2)
+            ends = zip(square[:-1, :-1].reshape(-1, 2), square[1:, 1:].reshape(-1, 2), strict=True)
+            lines[2:2] = [np.stack(pair) for pair in ends]
+        rim = [*lines[:2], *lines[-2:]]
+        strokes = [(line, GRID, 4) for line in lines[2:-2]] + [(line, OUTPUT, 7) for line in rim]
+        marks = np.array(_six(self.theta))
+        return _still_grid(image, output, np.concatenate([marks, *lines]), strokes, marks), text
+
+
 # --- All of them ---
 
 
 EXPLORABLES: dict[str, type[_Explorable]] = {
     one._kind: one
-    for one in (ThetaExplorer, PoolingExplorer, MappingExplorer, BilinearExplorer, DescentExplorer)
+    for one in (
+        ThetaExplorer,
+        PoolingExplorer,
+        MappingExplorer,
+        BilinearExplorer,
+        DescentExplorer,
+        CornersExplorer,
+        SplineExplorer,
+    )
 }
 """By the name that a page calls them: what the book's directive takes."""

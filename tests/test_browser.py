@@ -22,6 +22,7 @@ from stn_tutorial import affine, sampling
 from stn_tutorial.grids import affine_grid
 from stn_tutorial.widgets import (
     BilinearExplorer,
+    CornersExplorer,
     DescentExplorer,
     MappingExplorer,
     ThetaExplorer,
@@ -64,7 +65,18 @@ MAPS = """# Maps
 ```
 """
 
+DRAGS = """# Points to drag
+
+```{explorable} corners
+```
+
+```{explorable} spline
+```
+"""
+
 PLACES = {
+    "corners": ("drags", 0),
+    "spline": ("drags", 1),
     "pooling": ("few", 0),
     "bilinear": ("few", 1),
     "mapping": ("maps", 0),
@@ -85,12 +97,13 @@ def site(tmp_path_factory):
             if key in part:
                 part[key] = str(ROOT / part[key])
     (source / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    pages = [{"file": name} for name in ("chapter", "few", "maps", "plain")]
+    pages = [{"file": name} for name in ("chapter", "few", "maps", "drags", "plain")]
     toc = {"format": "jb-book", "root": "welcome", "chapters": pages}
     (source / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     (source / "welcome.md").write_text(WELCOME, encoding="utf-8")
     (source / "few.md").write_text(FEW, encoding="utf-8")
     (source / "maps.md").write_text(MAPS, encoding="utf-8")
+    (source / "drags.md").write_text(DRAGS, encoding="utf-8")
     (source / "plain.md").write_text("# A page without\n\nNothing here.\n", encoding="utf-8")
     rng = np.random.default_rng(0)
     shown = [
@@ -361,7 +374,7 @@ def test_touch_moves_a_handle(tab):
     assert entries(one) == pytest.approx([0.5, 0, 0.5, 0, 0.5, 0.5], abs=0.03)
 
 
-@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps"])
+@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1000])
 def test_axe_finds_nothing_serious(tab, page, theme, width):
@@ -377,7 +390,7 @@ def test_axe_finds_nothing_serious(tab, page, theme, width):
     ] == []
 
 
-@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps"])
+@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags"])
 @pytest.mark.parametrize("width", [320, 390])
 def test_fits_a_phone(tab, page, width):
     opened = tab(page, viewport={"width": width, "height": 844})
@@ -430,6 +443,7 @@ def test_speaks_once_after_a_pause(tab):
         ("chapter", ["sampling grid", "sampling grid"]),
         ("few", ["becomes 0101 under a max-pool of stride 2", "gives 13.60 there"]),
         ("maps", ["112 holes and 112 collisions among 1024", "white where they agree"]),
+        ("drags", ["grid of a projective map", "thin-plate spline through 4×4 control points"]),
     ],
 )
 def test_without_javascript_a_picture_stands_there(tab, name, alt):
@@ -456,7 +470,7 @@ def test_pages_carry_only_what_they_show(site):
     assert "data:image/jpeg" not in welcome + chapter
 
 
-@pytest.mark.parametrize("name", ["welcome", "few", "maps"])
+@pytest.mark.parametrize("name", ["welcome", "few", "maps", "drags"])
 def test_weight_of_an_explorable(tab, site, served, name):
     """A page with an explorable is at most 30 kB heavier, compressed, than one without."""
     import gzip
@@ -478,7 +492,7 @@ def test_weight_of_an_explorable(tab, site, served, name):
     assert weight <= 30_000
 
 
-# --- Pooling, mapping, bilinear, descent ---
+# --- The other kinds ---
 
 
 @pytest.fixture
@@ -509,6 +523,8 @@ STARTS = {
     "mapping": "Forward: 112 holes and 112 collisions among 1024 pixels. Inverse: every pixel has "
     "a value.",
     "descent": "At the start the loss is 0.2394; the picture lies 0.50 to the right, 0.30 below.",
+    "corners": "The picture stays as it is.",
+    "spline": "The picture stays as it is.",
 }  # fmt: skip
 
 
@@ -520,6 +536,8 @@ STARTS = {
         ("bilinear", "Nearest", "one pixel gives 12.00; a small step changes nothing"),
         ("mapping", "Half as large", "no holes and 256 collisions"),
         ("descent", "Step", "After 1 step the loss is 0.2328; the picture lies 0.46 to the right"),
+        ("corners", "Keystone", "seen in perspective: the denominator runs from 0.71 to 1.29."),
+        ("spline", "Bulge", "12 of 16 points are moved, by up to 0.23: a thin-plate spline"),
     ],
 )
 def test_a_button_and_back(shown, kind, button, words, scheme):
@@ -688,7 +706,7 @@ def test_start_is_dragged(shown):
     assert one.page.url.endswith("maps.html")
 
 
-@pytest.mark.parametrize("kind", ["pooling", "bilinear", "mapping", "descent"])
+@pytest.mark.parametrize("kind", ["pooling", "bilinear", "mapping", "descent", "corners", "spline"])
 def test_touch_moves_each(shown, kind):
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     one = shown(kind, **phone)
@@ -698,8 +716,13 @@ def test_touch_moves_each(shown, kind):
     elif kind == "mapping":
         one.get_by_role("button", name="Shear").tap()
     else:
-        name = "Point" if kind == "bilinear" else "The picture"
-        grip = one.get_by_role("slider", name=name, exact=True)
+        names = {
+            "bilinear": "Point",
+            "descent": "The picture",
+            "corners": "Corner 4, lower right",
+            "spline": "Point 11 of 16, row 3, column 3",
+        }
+        grip = one.get_by_role("slider", name=names[kind], exact=True)
         grip.scroll_into_view_if_needed()
         x, y = centre(grip)
         touch = one.page.context.new_cdp_session(one.page)
@@ -708,6 +731,185 @@ def test_touch_moves_each(shown, kind):
             event = {"type": f"touch{type}", "touchPoints": points}
             touch.send("Input.dispatchTouchEvent", event)
     expect(one.locator(".words")).not_to_have_text(before)
+
+
+def chosen(one):
+    """What the fields show of the chosen point: its number, x and y."""
+    fields = one.locator(".fields input[type=number]")
+    return [float(value) for value in fields.evaluate_all("all => all.map(one => one.value)")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "number", "home"),
+    [
+        ("corners", "Corner 2, upper right", 2, (1, -1)),
+        ("spline", "Point 11 of 16, row 3, column 3", 11, (1 / 3, 1 / 3)),
+    ],
+)
+def test_points_by_mouse_and_by_key(shown, kind, name, number, home):
+    one = shown(kind)
+    page, grip = one.page, one.get_by_role("slider", name=name)
+    unit = one.locator(".input .plane").bounding_box()["width"] / 2 / 1.3
+    before = pixels(one)
+    drag(page, grip, -0.25 * unit, 0.3 * unit)
+    page.wait_for_timeout(500)
+    at = chosen(one)
+    assert at == pytest.approx([number, home[0] - 0.25, home[1] + 0.3], abs=0.02)
+    assert all(a != b for a, b in zip(before, pixels(one), strict=True))
+    expect(grip).to_be_focused()
+    grip.press("ArrowRight")
+    grip.press("Shift+ArrowUp")
+    expected = [number, at[1] + 0.02, at[2] - 0.2]
+    page.wait_for_timeout(100)
+    assert chosen(one) == pytest.approx(expected, abs=0.002)
+    x, y = (f"{value:.2f}".replace("-", "−") for value in expected[1:])
+    expect(grip).to_have_attribute("aria-valuetext", f"{x}, {y}")
+    # The numbers, too.
+    one.get_by_role("spinbutton", name=re.compile("^x of the chosen")).fill("0.5")
+    expect(grip).to_have_attribute("aria-valuetext", f"0.50, {y}")
+    assert page.url.endswith("drags.html")
+
+
+def test_points_are_chosen_by_key_by_number_and_in_the_output(shown):
+    one = shown("spline")
+
+    def point(number):
+        return one.get_by_role("slider", name=f"Point {number} of 16")
+
+    # One stop for the Tab key.
+    assert one.locator(".handle[tabindex='0']").count() == 1
+    point(6).focus()
+    one.page.keyboard.press("PageDown")
+    expect(point(7)).to_be_focused()
+    one.page.keyboard.press("1")
+    one.page.keyboard.press("4")
+    expect(point(14)).to_be_focused()
+    for _ in range(3):
+        one.page.keyboard.press("PageDown")
+    expect(point(1)).to_be_focused()
+    one.get_by_role("spinbutton", name="Point, as a number", exact=True).fill("9")
+    expect(point(9)).to_have_attribute("data-chosen", "")
+    box = one.locator(".output canvas").bounding_box()
+    one.locator(".output canvas").click(
+        position={"x": box["width"] * (0.5 + 1 / 6.72), "y": box["height"] * (0.5 - 1 / 6.72)}
+    )
+    expect(point(7)).to_have_attribute("data-chosen", "")
+    assert chosen(one)[0] == 7
+    corners = shown("corners")
+    assert corners.locator(".handle[tabindex='0']").count() == 4
+    corners.get_by_role("slider", name="Corner 1").focus()
+    corners.page.keyboard.press("3")
+    expect(corners.get_by_role("slider", name="Corner 3")).to_be_focused()
+
+
+def test_the_nearest_of_points_close_together_is_meant(shown):
+    one = shown("spline", reduced_motion="reduce")
+    page = one.page
+    one.get_by_role("spinbutton", name="x of the chosen").fill("0.26")
+    six = one.get_by_role("slider", name="Point 6 of 16")
+    expect(six).to_have_attribute("aria-valuetext", "0.26, −0.33")
+    page.wait_for_timeout(300)
+    # A little to its left: there the seventh, drawn later, would be hit as well.
+    six.scroll_into_view_if_needed()
+    x, y = centre(six)
+    seventh = one.get_by_role("slider", name="Point 7 of 16")
+    assert centre(seventh)[0] - x < 12
+    page.mouse.move(x - 2, y)
+    page.mouse.down()
+    page.mouse.move(x - 42, y, steps=4)
+    page.mouse.up()
+    expect(six).to_be_focused()
+    expect(seventh).to_have_attribute("aria-valuetext", "0.33, −0.33")
+    assert chosen(one)[1] < 0.1
+
+
+def test_theta_is_shown_and_is_the_packages(shown):
+    one = shown("corners", reduced_motion="reduce")
+    one.get_by_role("button", name="Tilt").click()
+    one.page.wait_for_timeout(300)
+    corners = []
+    for number in range(1, 5):
+        one.get_by_role("spinbutton", name="Corner, as a number", exact=True).fill(str(number))
+        one.page.wait_for_timeout(100)
+        corners.append(chosen(one)[1:])
+    cells = one.locator(".entries td").all_inner_texts()
+    found = [float(text.replace("−", "-")) for text in cells]
+    theta = CornersExplorer(corners=corners).theta
+    assert found == pytest.approx(np.ravel(theta).tolist(), abs=0.0051)
+
+
+def vermilion(one):
+    """How many pixels of the output are as the strokes are."""
+    return one.locator(".output canvas").evaluate(
+        """canvas => {
+          const [w, h] = [canvas.width, canvas.height];
+          // A copy: a canvas that is read again and again is a warning in the console.
+          const copy = Object.assign(document.createElement('canvas'), {width: w, height: h});
+          const context = copy.getContext('2d', {willReadFrequently: true});
+          context.drawImage(canvas, 0, 0);
+          const data = context.getImageData(0, 0, w, h).data;
+          let count = 0;
+          for (let k = 0; k < data.length; k += 4)
+            count += Math.abs(data[k] - 0xD5) + Math.abs(data[k + 1] - 0x5E) + data[k + 2] < 40;
+          return count;
+        }"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset", "said"),
+    [
+        ("corners", "Horizon", "11 % of the output is beyond the horizon"),
+        ("spline", "Fold", "19 % of the output is folded over"),
+    ],
+)
+def test_folds_are_marked_and_told(shown, kind, preset, said):
+    one = shown(kind, reduced_motion="reduce")
+    one.get_by_role("radio", name="Letter F").check(force=True)
+    facts = one.locator(".told .facts")
+    one.page.wait_for_timeout(200)
+    assert vermilion(one) == 0
+    expect(facts).not_to_have_class(re.compile("wrong"))
+    one.get_by_role("button", name=preset).click()
+    expect(facts).to_contain_text(said)
+    expect(facts).to_have_class(re.compile("wrong"))
+    one.page.wait_for_timeout(200)
+    assert vermilion(one) > 200
+    expect(one.get_by_role("img", name=re.compile(f"^Output. .*{said}"))).to_be_visible()
+
+
+def test_corners_in_line(shown):
+    one = shown("corners", reduced_motion="reduce")
+    for number, x in ((1, "-0.5"), (2, "0.5"), (3, "-0.9"), (4, "0.9")):
+        one.get_by_role("spinbutton", name="Corner, as a number", exact=True).fill(str(number))
+        one.get_by_role("spinbutton", name="x of the chosen").fill(x)
+        one.get_by_role("spinbutton", name="y of the chosen").fill("0")
+    expect(one.locator(".words")).to_have_text("All four corners lie in line.")
+    expect(one.locator(".entries td").first).to_have_text("–")
+    one.get_by_role("button", name="Reset").click()
+    expect(one.locator(".entries td").first).to_have_text("1.00")
+
+
+def test_mesh_and_number_of_points(shown):
+    one = shown("spline", reduced_motion="reduce")
+    one.get_by_role("button", name="Twist").click()
+    one.page.wait_for_timeout(200)
+    before = pixels(one)
+    one.get_by_role("button", name="Mesh").click()
+    expect(one.locator(".words")).to_contain_text("each triangle between them has an affine map")
+    one.page.wait_for_timeout(200)
+    assert all(a != b for a, b in zip(before, pixels(one), strict=True))
+    one.get_by_role("button", name="3×3").click()
+    expect(one.locator(".input .handle")).to_have_count(9)
+    expect(one.locator(".words")).to_contain_text("of 9 points")
+    one.get_by_role("button", name="5×5").click()
+    expect(one.locator(".input .handle")).to_have_count(25)
+    one.get_by_role("button", name="Reset").click()
+    expect(one.locator(".input .handle")).to_have_count(16)
+    expect(one.locator(".words")).to_have_text(STARTS["spline"])
+    expect(one.get_by_role("button", name="Thin-plate spline")).to_have_attribute(
+        "aria-pressed", "true"
+    )
 
 
 def test_descent_starts_as_its_class_says():

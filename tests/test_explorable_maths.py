@@ -6,14 +6,22 @@ It runs in the browser, where readers run it; without a Chromium these tests are
 import json
 import math
 
+import kornia
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import RBFInterpolator
 from torch.nn import functional as F
 
-from stn_tutorial import affine, sampling
+from stn_tutorial import affine, grids, sampling
 from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import EXPLORABLES, PATTERNS, describe
+from stn_tutorial.widgets import (
+    EXPLORABLES,
+    PATTERNS,
+    CornersExplorer,
+    SplineExplorer,
+    describe,
+)
 
 SIZES = [(8, 8), (7, 5), (5, 12), (1, 1), (1, 6), (16, 3)]
 
@@ -357,3 +365,275 @@ def test_words_are_the_packages(js):
         for height, width in ((1, 1), (3, 4)):
             got = js("m.describe(a[0], a[1], a[2])", [theta, width, height])
             assert got == describe(theta, (height, width)), json.dumps(theta)
+
+
+# --- A homography, a mesh of triangles, a thin-plate spline ---
+
+SQUARE = np.array([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])
+
+
+def quadrilaterals(count=40):
+    """Corners near their own places, corners anywhere, and some that are exact."""
+    rng = np.random.default_rng(10)
+    near = SQUARE + rng.uniform(-0.4, 0.4, (count, 4, 2))
+    anywhere = rng.uniform(-2, 2, (count, 4, 2))
+    exact = [SQUARE, SQUARE[::-1], SQUARE[[1, 0, 2, 3]], SQUARE * [0.5, 2], SQUARE[[2, 0, 3, 1]]]
+    return np.concatenate([near, anywhere, exact])
+
+
+def moved_points(k, count=6):
+    """Control points moved a little, and much."""
+    rng = np.random.default_rng(k)
+    homes = grids.control_points(k, dtype=torch.float64).numpy()
+    return (
+        homes + rng.normal(0, 1, (count, k * k, 2)) * np.linspace(0.05, 0.8, count)[:, None, None]
+    )
+
+
+def test_homography_is_kornias_and_a_linear_solve(js):
+    mild = 0
+    for corners in quadrilaterals():
+        theta = np.array(js("m.homography(a)", corners.tolist()))
+        # It takes corner to corner, whatever its scale.
+        places = np.concatenate([SQUARE, np.ones((4, 1))], axis=1) @ theta.T
+        np.testing.assert_allclose(places[:, :2] / places[:, 2:], corners, atol=1e-9)
+        np.testing.assert_allclose(theta, CornersExplorer("F", corners).theta, atol=1e-12)
+        if np.array_equal(corners, SQUARE[[1, 0, 2, 3]]):
+            assert theta[2, 2] == 0  # crossed: the middle of the output is on the horizon
+            assert np.abs(places[:, 2]).max() == 1
+            continue
+        assert theta[2, 2] == 1
+        # x = (a x + b y + c) / (g x + h y + 1), each corner two equations for eight numbers.
+        rows, right = [], []
+        for (x, y), (u, v) in zip(SQUARE, corners, strict=True):
+            rows += [[x, y, 1, 0, 0, 0, -x * u, -y * u], [0, 0, 0, x, y, 1, -x * v, -y * v]]
+            right += [u, v]
+        if np.linalg.cond(rows) > 1e4:
+            continue
+        mild += 1
+        solved = np.append(np.linalg.solve(rows, right), 1).reshape(3, 3)
+        np.testing.assert_allclose(theta, solved, rtol=0, atol=1e-9)
+        ends = torch.from_numpy(np.stack([SQUARE, corners]))[:, None]
+        theirs = kornia.geometry.get_perspective_transform(*ends)[0]
+        np.testing.assert_allclose(theta, theirs, rtol=0, atol=1e-9)
+    assert mild > 60
+    assert js("m.homography(a)", SQUARE.tolist()) == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert js("m.homography(a)", [[-1, 0], [0, 0], [0.5, 0], [1, 0]]) is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_projective_grid_is_the_packages(js, size):
+    height, width = size
+    for corners in quadrilaterals(8):
+        theta = js("m.homography(a)", corners.tolist())
+        got = js(
+            "[...m.projectiveGrid(a[0], m.regularGrid(a[1]))]",
+            [theta, {"width": width, "height": height}],
+        )
+        expected = grids.projective_grid(torch.tensor([theta], dtype=torch.float64), size)
+        # Its smallest denominator passes through float32, and has eight digits.
+        g, h, i = theta[2]
+        w = grids.regular_grid(size, dtype=torch.float64) @ torch.tensor([g, h]).double() + i
+        clear = (w.abs() > grids.HORIZON).ravel().repeat_interleave(2).numpy()
+        got, expected = np.array(got), expected.ravel().numpy()
+        np.testing.assert_allclose(got[clear], expected[clear], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(got[~clear], expected[~clear], rtol=1e-7)
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 7])
+def test_spline_and_mesh_grids_are_the_packages_and_scipys(js, k):
+    for theta in moved_points(k):
+        for size in ((9, 7), (1, 4)):
+            for name, make in (
+                ("spline", grids.thin_plate_spline_grid),
+                ("mesh", grids.piecewise_affine_grid),
+            ):
+                got = js(
+                    f"""(() => {{
+                      const own = m.regularGrid(a.size);
+                      return [...m.movedGrid(m.{name}Weights(a.k, own), a.theta, own)];
+                    }})()""",
+                    {
+                        "k": k,
+                        "theta": theta.tolist(),
+                        "size": {"height": size[0], "width": size[1]},
+                    },
+                )
+                expected = make(torch.tensor(theta)[None], size)[0]
+                np.testing.assert_allclose(got, expected.ravel(), rtol=0, atol=1e-9)
+                if name == "spline":
+                    homes = grids.control_points(k, dtype=torch.float64).numpy()
+                    theirs = RBFInterpolator(
+                        homes, theta - homes, kernel="thin_plate_spline", degree=1
+                    )
+                    own = grids.regular_grid(size, dtype=torch.float64).view(-1, 2).numpy()
+                    expected = own + theirs(own)
+                    np.testing.assert_allclose(
+                        np.reshape(got, (-1, 2)), expected, rtol=0, atol=1e-9
+                    )
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("name", ["spline", "mesh"])
+def test_control_points_read_where_they_are_told(js, k, name):
+    """And unmoved points are the identity, exactly; affine movements give the affine grid."""
+    homes = grids.control_points(k, dtype=torch.float64)
+    assert js("m.controlPoints(a)", k) == homes.tolist()
+    moved = f"""(() => {{
+      const own = m.positions(a.own);
+      return [...m.movedGrid(m.{name}Weights(a.k, own), a.theta, own)];
+    }})()"""
+    theta = moved_points(k)[-1]
+    at_points = {"k": k, "theta": theta.tolist(), "own": homes.tolist()}
+    np.testing.assert_allclose(js(moved, at_points), theta.ravel(), rtol=0, atol=1e-12)
+    own = grids.regular_grid((6, 5), dtype=torch.float64).view(-1, 2)
+    still = {"k": k, "theta": homes.tolist(), "own": own.tolist()}
+    assert js(moved, still) == own.ravel().tolist()
+    matrix = torch.tensor(thetas()[0])
+    sent = homes @ matrix[:, :2].T + matrix[:, 2]
+    affinely = {"k": k, "theta": sent.tolist(), "own": own.tolist()}
+    expected = own @ matrix[:, :2].T + matrix[:, 2]
+    np.testing.assert_allclose(js(moved, affinely), expected.ravel(), rtol=0, atol=1e-12)
+
+
+def test_solve_is_numpys(js):
+    rng = np.random.default_rng(11)
+    for count in (1, 2, 7, 28):
+        left, right = rng.normal(0, 1, (count, count)), rng.normal(0, 1, (count, 3))
+        left[0, 0] = 0 if count > 1 else 2  # a pivot must be looked for
+        got = js("m.solve(a[0], a[1])", [left.tolist(), right.tolist()])
+        np.testing.assert_allclose(got, np.linalg.solve(left, right), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_any_grid_is_warped_as_torch_does_it(js, channels, mode):
+    """And what is painted is the same in 8 bits."""
+    rng = np.random.default_rng(12)
+    for height, width in ((7, 5), (1, 6)):
+        image = rng.integers(0, 256, (height, width, channels))
+        grid = rng.uniform(-1.3, 1.3, (4, 6, 2))
+        exact, shown = js(
+            """(() => {
+              const picture = {...a.picture, data: Uint8Array.from(a.picture.data)};
+              const rgba = new Uint8ClampedArray(4 * a.output.width * a.output.height);
+              return [[...m.warpGrid(picture, a.grid, a.output, a.mode)],
+                [...m.warpGridInto(rgba, picture, a.grid, a.output)]];
+            })()""",
+            {
+                "picture": {
+                    "width": width, "height": height, "channels": channels,
+                    "data": image.ravel().tolist(),
+                },
+                "grid": grid.ravel().tolist(), "output": {"width": 6, "height": 4}, "mode": mode,
+            },
+        )  # fmt: skip
+        U = torch.tensor(image, dtype=torch.float64).permute(2, 0, 1)[None]
+        V = F.grid_sample(U, torch.tensor(grid)[None], mode, align_corners=False)[0]
+        np.testing.assert_allclose(exact, V.permute(1, 2, 0).ravel(), rtol=0, atol=1e-10)
+        if mode == "bilinear":
+            shown = np.array(shown).reshape(-1, 4)
+            assert (shown[:, 3] == 255).all()
+            wanted = np.broadcast_to(np.reshape(exact, (-1, channels)), (len(shown), 3))
+            assert np.abs(shown[:, :3] - wanted).max() <= 0.5 + 1e-9
+
+
+def test_what_is_beyond_the_horizon(js):
+    """The share by counting pixels, and the determinant's sign on either side."""
+    own = grids.regular_grid((400, 400), dtype=torch.float64)
+    crossing = 0
+    for corners in quadrilaterals():
+        theta = js("m.homography(a)", corners.tolist())
+        share = js("m.areaShare(m.beyondHorizon(a))", theta)
+        g, h, i = theta[2]
+        w = own @ torch.tensor([g, h], dtype=torch.float64) + i
+        assert share == pytest.approx((w < 0).double().mean().item(), abs=0.004)
+        crossing += share > 0
+        if share < 0.02:
+            continue
+        # det J = det θ / w³: its sign changes with w's, and nowhere else.
+        x = own[::16, ::16].reshape(-1, 2)[:20].clone()
+
+        def project(point, theta=theta):
+            n = torch.tensor(theta, dtype=torch.float64) @ torch.cat([point, point.new_ones(1)])
+            return n[:2] / n[2]
+
+        for point in x:
+            slope = torch.func.jacrev(project)(point).det()
+            sign = np.sign(np.linalg.det(theta)) * np.sign(float(g * point[0] + h * point[1] + i))
+            assert np.sign(slope.item()) == sign
+    assert 20 < crossing < 60
+
+
+def test_lines_break_at_the_horizon(js):
+    for corners in quadrilaterals(12):
+        theta = np.array(js("m.homography(a)", corners.tolist()))
+        for ends in ([[-1, -0.5], [1, -0.5]], [[0.25, -1], [0.25, 1]], [[-1, -1], [-1, 1]]):
+            w = [float(theta[2] @ [*end, 1]) for end in ends]
+            pieces = js("m.projectLine(...a)", [theta.tolist(), *ends])
+            assert [one["beyond"] for one in pieces] == (
+                [w[0] < 0] if (w[0] < 0) == (w[1] < 0) else [w[0] < 0, w[1] < 0]
+            )
+            for end, found in ((0, pieces[0]["ends"][0]), (1, pieces[-1]["ends"][1])):
+                n = theta @ [*ends[end], 1]
+                np.testing.assert_allclose(found, n[:2] / n[2], rtol=1e-9)
+
+
+def fold_share(js, theta, transform):
+    """The share of folded cells, as `spline.js` finds it."""
+    return js(
+        """(() => {
+          const k = Math.sqrt(a.theta.length);
+          const mesh = a.transform === "mesh";
+          const nodes = m.positions(m.controlPoints(a.side));
+          const places = mesh ? m.positions(a.theta)
+            : m.movedGrid(m.splineWeights(k, nodes), a.theta, nodes);
+          const [side, half] = mesh ? [k, 2] : [a.side, 1];
+          const found = m.findFolds(places, m.cellsOf(side, mesh), (2 / (side - 1)) ** 2 / half);
+          const {share, mirrored} = found;
+          return [share, mirrored, m.describePoints(a.theta, a.transform, found).join(" ")];
+        })()""",
+        {"theta": np.asarray(theta).tolist(), "transform": transform, "side": 49},
+    )
+
+
+@pytest.mark.parametrize("transform", ["spline", "mesh"])
+def test_folds_are_where_autograds_determinant_changes_sign(js, transform):
+    make = {"spline": grids.thin_plate_spline_grid, "mesh": grids.piecewise_affine_grid}[transform]
+    size = 240
+    for k in (3, 4):
+        homes = grids.control_points(k, dtype=torch.float64).numpy()
+        for factor, theta in [(1, one) for one in moved_points(k)] + [(-1, homes)]:
+            theta = theta * [factor, 1]
+            share, mirrored, _ = fold_share(js, theta, transform)
+            # Differences between neighbours of a fine grid, independent of any lattice.
+            G = make(torch.tensor(theta)[None], (size, size))[0]
+            dx, dy = G[:-1, 1:] - G[:-1, :-1], G[1:, :-1] - G[:-1, :-1]
+            negative = (dx[..., 0] * dy[..., 1] - dx[..., 1] * dy[..., 0] < 0).double().mean()
+            assert mirrored == (negative > 0.5)
+            assert share == pytest.approx(min(negative, 1 - negative).item(), abs=0.02)
+    assert fold_share(js, np.zeros((9, 2)), transform)[0] == 1  # all to one point
+    assert fold_share(js, homes, transform)[:2] == [0, False]
+
+
+def test_words_on_points_are_the_packages(js):
+    for k in (2, 3, 4, 5):
+        homes = grids.control_points(k, dtype=torch.float64).numpy()
+        cases = [homes, homes * [-1, 1], homes * 0.5, homes * 0]
+        for theta in [*cases, *np.round(moved_points(k), 2)]:
+            for transform in ("spline", "mesh"):
+                *_, words = fold_share(js, theta, transform)
+                assert words == SplineExplorer("F", theta, transform=transform).describe()
+
+
+def test_words_on_corners_are_the_packages(js):
+    flat = [
+        [[-1, -1], [1, -1], [0, 0], [1, 1]],  # three in line
+        [[0, 0], [1, -1], [0, 0], [1, 1]],  # two on one another
+        [[0, 0], [1, 0], [2, 0], [3, 0]],
+        [[0, 0]] * 4,
+    ]
+    flat[0][2] = [0, -1]
+    for corners in [*np.round(quadrilaterals(), 2).tolist(), *flat]:
+        got = js("m.describeCorners(a).join(' ')", corners)
+        assert got == CornersExplorer("F", corners).describe(), json.dumps(corners)

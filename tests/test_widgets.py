@@ -11,19 +11,29 @@ from ipywidgets import FloatSlider
 from PIL import Image
 from traitlets import TraitError
 
-from stn_tutorial import _bundle, affine
+from stn_tutorial import _bundle, affine, grids
 from stn_tutorial.widgets import (
     EXPLORABLES,
     BilinearExplorer,
+    CornersExplorer,
     DescentExplorer,
     MappingExplorer,
     PoolingExplorer,
+    SplineExplorer,
     ThetaExplorer,
     describe,
     embedded_pictures,
 )
 
 IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+KEYSTONE = [[-0.5, -1], [0.5, -1], [-1, 1], [1, 1]]
+
+
+def pulled(index=5, right=1.0, k=4):
+    """Control points of which one is moved to the right."""
+    theta = grids.control_points(k, dtype=torch.float64)
+    theta[index, 0] += right
+    return theta
 
 
 # --- θ ---
@@ -252,6 +262,37 @@ def test_every_explorable_has_a_module():
          "DescentExplorer(picture='temple', theta=[[0.939693, -0.34202, 0], [0.34202, 0.939693, 0]]"
          ", blur=4, turn=True, rate=0.3)",
          "turned 20° counter-clockwise"),
+        (lambda: CornersExplorer("F"),
+         "CornersExplorer(picture='F', corners=[[-1, -1], [1, -1], [-1, 1], [1, 1]])",
+         "The picture stays as it is. The corners form a parallelogram: this map is affine."),
+        (lambda: CornersExplorer(corners=KEYSTONE),
+         "CornersExplorer(picture='temple', corners=[[-0.5, -1], [0.5, -1], [-1, 1], [1, 1]])",
+         "The picture is seen in perspective: the denominator runs from 0.67 to 1.33. The "
+         "denominator is positive everywhere: the map is one to one."),
+        (lambda: CornersExplorer(corners=[[-1, -1], [1, -1], [-1, 1], [-0.3, -0.3]]),
+         "CornersExplorer(picture='temple', corners=[[-1, -1], [1, -1], [-1, 1], [-0.3, -0.3]])",
+         "the denominator runs from −0.86 to 2.86. 11 % of the output is beyond the horizon: the "
+         "denominator is negative there, and the picture the other way round."),
+        (lambda: CornersExplorer("F", [[-1, -1], [0, 0], [0.5, 0.5], [1, -1]]),
+         "CornersExplorer(picture='F', corners=[[-1, -1], [0, 0], [0.5, 0.5], [1, -1]])",
+         "Three corners lie in line. Every output pixel reads from one line of the input"),
+        (lambda: CornersExplorer("F", np.zeros((4, 2))),
+         "CornersExplorer(picture='F', corners=[[0, 0], [0, 0], [0, 0], [0, 0]])",
+         "All four corners lie in line. Every output pixel reads nothing"),
+        (lambda: SplineExplorer(),
+         "SplineExplorer(picture='flower', theta=4×4, transform='spline')",
+         "The picture stays as it is. Nothing is folded: the determinant is positive everywhere."),
+        (lambda: SplineExplorer("F", pulled(4, 0.3, 3)),
+         "SplineExplorer(picture='F', theta=[[-1, -1], [0, -1], [1, -1], [-1, 0], [0.3, 0], "
+         "[1, 0], [-1, 1], [0, 1], [1, 1]], transform='spline')",
+         "1 of 9 points is moved, by up to 0.3: a thin-plate spline bends what is between them. "
+         "Nothing is folded"),
+        # Past the point to its right: two of the eight triangles are turned over.
+        (lambda: SplineExplorer("F", pulled(4, 1.2, 3), transform="mesh"),
+         "SplineExplorer(picture='F', theta=[[-1, -1], [0, -1], [1, -1], [-1, 0], [1.2, 0], "
+         "[1, 0], [-1, 1], [0, 1], [1, 1]], transform='mesh')",
+         "1 of 9 points is moved, by up to 1.2: each triangle between them has an affine map of "
+         "its own. 25 % of the output is folded over: the determinant changes sign there"),
     ],
 )  # fmt: skip
 def test_text_and_html_of_each(made, text, alt):
@@ -280,6 +321,9 @@ def test_text_and_html_of_each(made, text, alt):
         (MappingExplorer, "theta", [affine.scaling(2), np.zeros((2, 3))]),
         (DescentExplorer, "theta", [affine.rotation(90), affine.translation(1, -1)]),
         (DescentExplorer, "blur", [2, 4]),
+        (CornersExplorer, "corners", [KEYSTONE, np.zeros((4, 2)), torch.ones(1, 4, 2)]),
+        (SplineExplorer, "theta", [pulled(), grids.control_points(3)[None], np.zeros((49, 2))]),
+        (SplineExplorer, "transform", ["mesh"]),
     ],
 )
 def test_traits_are_set_and_observed(kind, name, values):
@@ -313,8 +357,20 @@ def test_traits_are_set_and_observed(kind, name, values):
         (DescentExplorer, {"theta": [[2, 0, 0], [0, 2, 0]]}, "a turn and a shift"),
         (DescentExplorer, {"theta": [[-1, 0, 0], [0, 1, 0]]}, "a turn and a shift"),
         (DescentExplorer, {"rate": 7}, "rate"),
+        (CornersExplorer, {"corners": np.zeros((3, 2))},
+         "corners must be 4 points (x, y), or a tensor of shape (1, 4, 2), but shape (3, 2)"),
+        (CornersExplorer, {"corners": [[1, 2, 3]] * 4}, "shape (4, 3)"),
+        (CornersExplorer, {"corners": "abc"}, "'abc'"),
+        (CornersExplorer, {"corners": np.full((4, 2), np.nan)}, "between −10 and 10"),
+        (SplineExplorer, {"theta": np.zeros((15, 2))},
+         "theta must be k² (k from 2 to 7) points (x, y), or a tensor of shape (1, k², 2), "
+         "but shape (15, 2)"),
+        (SplineExplorer, {"theta": np.zeros((64, 2))}, "shape (64, 2)"),
+        (SplineExplorer, {"theta": np.full((4, 2), 11)}, "between −10 and 10"),
+        (SplineExplorer, {"theta": [[0, 0], [1]] * 2}, "[[0, 0], [1], [0, 0], [1]]"),
+        (SplineExplorer, {"transform": "affine"}, "transform"),
     ],
-)
+)  # fmt: skip
 def test_what_they_do_not_take_is_refused(kind, values, message):
     with pytest.raises(TraitError, match=re.escape(message)):
         kind(**values)
@@ -324,6 +380,56 @@ def test_what_they_do_not_take_is_refused(kind, values, message):
         with pytest.raises(TraitError, match=re.escape(message)):
             setattr(one, name, value)
     assert repr(one) == before
+
+
+def test_corners_give_theta():
+    """And the package's own grid, of this θ, takes the output's corners there."""
+    one = CornersExplorer("F")
+    assert one.theta == np.eye(3).tolist()
+    one.corners = KEYSTONE
+    theta = torch.tensor(one.theta, dtype=torch.float64)
+    assert theta[2, 2] == 1
+    # The corners' neighbours in a large output, a half of its pixel from them.
+    G = grids.projective_grid(theta[None], (2001, 2001))[0]
+    found = torch.stack([G[i, j] for i in (0, -1) for j in (0, -1)])
+    np.testing.assert_allclose(found, KEYSTONE, rtol=0, atol=1.5e-3)
+    one.corners = [[0, 0], [0.5, 0], [1, 0], [0.25, 0]]
+    assert one.theta is None
+
+
+@pytest.mark.parametrize("transform", ["spline", "mesh"])
+def test_points_anywhere_move_as_the_packages_grids_do(transform):
+    """The drawn lattice is of the same map as the output."""
+    make = {"spline": grids.thin_plate_spline_grid, "mesh": grids.piecewise_affine_grid}[transform]
+    one = SplineExplorer("F", pulled(6, -0.7), transform=transform)
+    own = grids.regular_grid((5, 8), dtype=torch.float64).view(-1, 2)
+    expected = make(torch.tensor([one.theta], dtype=torch.float64), (5, 8)).view(-1, 2)
+    np.testing.assert_allclose(one._moved(own.numpy()), expected, rtol=0, atol=1e-12)
+    assert one.k == 4
+
+
+@pytest.mark.parametrize("kind", [CornersExplorer, SplineExplorer])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200, 10), (5, 9)])
+def test_html_of_pictures_of_any_shape(kind, shape):
+    one = kind(np.ones(shape))
+    points = one.corners if kind is CornersExplorer else one.theta
+    setattr(one, "corners" if kind is CornersExplorer else "theta", [[9, 0], *points[1:]])
+    assert "<img alt=" in one.to_html()
+
+
+def test_what_is_wrong_is_hatched_in_the_picture_that_stands_there():
+    """Vermilion strokes in the output's half of it, and only then."""
+
+    def strokes(one):
+        pixels = np.asarray(one._fallback()[0].convert("RGB")).astype(int)[:, 200:]
+        near = np.abs(pixels - [0xD5, 0x5E, 0x00]).max(axis=2) < 40
+        return int(near.sum())
+
+    assert strokes(CornersExplorer("F", KEYSTONE)) == 0
+    assert strokes(SplineExplorer("F", pulled(5, 0.3))) == 0
+    assert strokes(CornersExplorer("F", [[-1, -1], [1, -1], [-1, 1], [-0.3, -0.3]])) > 100
+    for transform in ("spline", "mesh"):
+        assert strokes(SplineExplorer("F", pulled(5, 1.1), transform=transform)) > 50
 
 
 def test_point_stays_in_a_smaller_picture():

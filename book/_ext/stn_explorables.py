@@ -40,7 +40,7 @@ STILL = re.compile(
 
 
 def numbers(text: str) -> list[list[float]]:
-    """θ's two rows, with a comma between them."""
+    """θ's rows, or points, with a comma between them."""
     return [[float(entry) for entry in row.split()] for row in text.split(",")]
 
 
@@ -49,6 +49,8 @@ class Explorable(SphinxDirective):
     option_spec = {  # noqa: RUF012 (docutils reads it from the class)
         "picture": directives.unchanged_required,
         "theta": numbers,
+        "corners": numbers,
+        "transform": directives.unchanged_required,
         "pixel": lambda text: [int(entry) for entry in text.split()],
         "show": directives.unchanged_required,
         "point": lambda text: [float(entry) for entry in text.split()],

@@ -3,9 +3,9 @@
 import { compose, correctAspect, crop, describe, determinant, identity } from "./maths.js";
 import { read, reflection, rotation, sampleAt, scaling, shear, source, taps } from "./maths.js";
 import { transformPoint, translation, warpInto } from "./maths.js";
-import { css, dot, drawPicture, explorable, follow, frame, frames, glide, h } from "./ui.js";
-import { handle, label, loadPictures, matrix, number, palette, pictureChoice } from "./ui.js";
-import { plane, save, stroke } from "./ui.js";
+import { css, dot, drawPicture, explorable, fitting, follow, frame, frames, glide } from "./ui.js";
+import { h, handle, label, link, loadPictures, matrix, number, palette } from "./ui.js";
+import { pictureChoice, plane, save, stroke } from "./ui.js";
 
 const PRESETS = {
   Identity: () => identity(),
@@ -16,9 +16,6 @@ const PRESETS = {
   Shear: (square) => square(shear(0.5)),
   Reflection: () => reflection(90),
 };
-
-// How far the view of the input reaches: in steps, or it would breathe at every move of a slider.
-const REACHES = [1.45, 2.1, 3.2, 4.8, 7.2, 11];
 
 explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   const show = model.get("show");
@@ -56,15 +53,13 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
 
   const input = plane("Input with the sampling grid", paintInput, { x: 0, y: 0, reach: 1.45 });
   const result = plane("Output", paintOutput, { x: 0, y: 0, reach: 1.12 });
-  const arrow = h("path", { class: "arrow" });
-  const halo = h("path", { class: "arrow halo" });
-  const tip = h("path", { class: "tip" });
+  const arrow = link();
   const stage = h("div", { class: "stage" },
     h("figure", { class: "input" },
       h("figcaption", {}, h("b", {}, "Input"), h("span", {}, " with the sampling grid")), input.element),
     h("figure", { class: "output" },
       h("figcaption", {}, h("b", {}, "Output"), h("span", {}, " what the grid reads")), result.element),
-    h("svg", { "aria-hidden": "true" }, halo, arrow, tip));
+    arrow.element);
 
   function paintInput(context, self) {
     const box = drawPicture(context, self, picture.canvas, ...half());
@@ -353,30 +348,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
 
   const sentence = () => describe(theta, picture.width, picture.height);
 
-  // Widens the view of the input until the grid is in it; never under the reader's hand.
-  const glideView = glide(([x, y, reach]) => {
-    Object.assign(input.view, { x, y, reach });
-    draw();
-  }, 350);
-  let aim = [0, 0, 1.45];
+  // The view of the input; never under the reader's hand.
+  const fit = fitting(input, () => draw());
   function refit() {
     if (dragging) return;
-    const ends = [[-1, -1], [1, -1], [1, 1], [-1, 1], [1, 0], [0, 1]]
-      .map((point) => spread(transformPoint(theta, point)));
-    const span = [0, 1].map((axis) => {
-      const all = [-1, 1, ...ends.map((end) => end[axis])];
-      return [Math.min(...all), Math.max(...all)];
-    });
-    const need = Math.max(...span.flat().map(Math.abs));
-    let next = [0, 0, REACHES[0]];
-    if (need > 1.43) {
-      const middle = span.map(([low, high]) => (low + high) / 2);
-      const reach = Math.max(...span.map(([low, high]) => (high - low) / 2)) * 1.08;
-      next = [...middle, REACHES.find((step) => step >= reach) ?? REACHES.at(-1)];
-    }
-    if (next.every((v, k) => Math.abs(v - aim[k]) < 0.02)) return;
-    aim = next;
-    glideView([input.view.x, input.view.y, input.view.reach], next);
+    fit([[-1, -1], [1, -1], [1, 1], [-1, 1], [1, 0], [0, 1]]
+      .map((point) => spread(transformPoint(theta, point))));
   }
 
   const draw = frames(paint);
@@ -393,7 +370,8 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     yTip.put(...spread(transformPoint(theta, [0, 1])), said(1));
     const { target } = looked();
     pixel.put(...spread(target), `column ${pick.column}, row ${pick.row}`);
-    drawArrow(target);
+    // From the output's pixel to the place where it reads: the direction of θ.
+    arrow.draw([result, spread(target)], [input, spread(looked().source)]);
     fillInspector();
     words.textContent = sentence();
     const det = determinant(theta);
@@ -401,26 +379,6 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     chips.forEach((chip, k) => chip.setAttribute(
       "aria-pressed", String(same(theta, Object.values(PRESETS)[k](square)))));
     result.canvas.setAttribute("aria-label", `Output. ${words.textContent}`);
-  }
-
-  // From the output's pixel to the place where it reads: the direction of θ.
-  function drawArrow(target) {
-    const box = stage.getBoundingClientRect();
-    const on = (self, [x, y]) => {
-      const own = self.canvas.getBoundingClientRect();
-      const place = self.place(x, y).map((v) => Math.min(Math.max(v, 0), self.size));
-      return [own.left - box.left + place[0], own.top - box.top + place[1]];
-    };
-    const [x0, y0] = on(result, spread(target));
-    const [x1, y1] = on(input, spread(looked().source));
-    const bend = [(x0 + x1) / 2, (y0 + y1) / 2 - Math.min(36, Math.abs(x0 - x1) / 5)];
-    const angle = Math.atan2(y1 - bend[1], x1 - bend[0]);
-    const back = (distance, side) => `${x1 - distance * Math.cos(angle) + side * Math.sin(angle)} ${
-      y1 - distance * Math.sin(angle) - side * Math.cos(angle)}`;
-    const curve = `M${x0} ${y0} Q${bend[0]} ${bend[1]} ${back(14, 0)}`;
-    halo.setAttribute("d", curve);
-    arrow.setAttribute("d", curve);
-    tip.setAttribute("d", `M${back(6, 0)} L${back(16, 5)} L${back(16, -5)}Z`);
   }
 
   const fromModel = () => {
@@ -471,7 +429,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   return () => {
     unfollow();
     glideTheta.stop();
-    glideView.stop();
+    fit.stop();
     for (const self of [input, result, loupe]) self.stop();
   };
 });

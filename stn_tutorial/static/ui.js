@@ -366,14 +366,19 @@ export function handle(self, { name, help, kind, moved, nudged, start, end, jump
     nudged(...arrow.map((step) => step * (event.shiftKey ? 10 : 1)));
     end?.();
   });
+  let now = "";
   element.put = (x, y, words) => {
     element.at = [x, y];
-    element.setAttribute("aria-valuenow", x.toFixed(2));
-    element.setAttribute("aria-valuetext", words);
     // Out of view, it waits at the edge.
     const [left, top] = self.place(x, y).map((v, axis) =>
       Math.min(Math.max(v, 8), (axis ? self.height : self.size) - 8));
-    element.style.transform = `translate(${left}px, ${top}px)`;
+    const next = `translate(${left}px, ${top}px)`;
+    // Of many, few move at a time.
+    if (now === next + words) return;
+    now = next + words;
+    element.setAttribute("aria-valuenow", x.toFixed(2));
+    element.setAttribute("aria-valuetext", words);
+    element.style.transform = next;
   };
   element.at = [0, 0];
   self.element.append(element);
@@ -514,4 +519,59 @@ export function glide(step, milliseconds = 450) {
   };
   self.stop = () => { run++; };
   return self;
+}
+
+// How far a view reaches: in steps, or it would breathe at every move.
+const REACHES = [2.1, 3.2, 4.8, 7.2, 11];
+
+// Widens a view until these points of its plane are in it, and the picture too.
+export function fitting(self, draw) {
+  const first = self.view.reach;
+  const glideView = glide(([x, y, reach]) => {
+    Object.assign(self.view, { x, y, reach });
+    draw();
+  }, 350);
+  let aim = [0, 0, first];
+  const fit = (points) => {
+    const span = [0, 1].map((axis) => {
+      const all = [-1, 1, ...points.map((point) => point[axis])];
+      return [Math.min(...all), Math.max(...all)];
+    });
+    let next = [0, 0, first];
+    if (Math.max(...span.flat().map(Math.abs)) > first - 0.02) {
+      const middle = span.map(([low, high]) => (low + high) / 2);
+      const reach = Math.max(...span.map(([low, high]) => (high - low) / 2)) * 1.08;
+      next = [...middle, [first, ...REACHES].find((step) => step >= reach) ?? REACHES.at(-1)];
+    }
+    if (next.every((v, k) => Math.abs(v - aim[k]) < 0.02)) return;
+    aim = next;
+    glideView([self.view.x, self.view.y, self.view.reach], next);
+  };
+  fit.stop = glideView.stop;
+  return fit;
+}
+
+// A dashed arrow over a stage, from a place in one of its planes to one in another.
+export function link() {
+  const [halo, arrow, tip] = ["arrow halo", "arrow", "tip"].map((kind) => h("path", { class: kind }));
+  const element = h("svg", { "aria-hidden": "true" }, halo, arrow, tip);
+  const draw = (from, to) => {
+    const box = element.getBoundingClientRect();
+    const on = ([self, [x, y]]) => {
+      const own = self.canvas.getBoundingClientRect();
+      const place = self.place(x, y).map((v) => Math.min(Math.max(v, 0), self.size));
+      return [own.left - box.left + place[0], own.top - box.top + place[1]];
+    };
+    const [x0, y0] = on(from);
+    const [x1, y1] = on(to);
+    const bend = [(x0 + x1) / 2, (y0 + y1) / 2 - Math.min(36, Math.abs(x0 - x1) / 5)];
+    const angle = Math.atan2(y1 - bend[1], x1 - bend[0]);
+    const back = (distance, side) => `${x1 - distance * Math.cos(angle) + side * Math.sin(angle)} ${
+      y1 - distance * Math.sin(angle) - side * Math.cos(angle)}`;
+    const curve = `M${x0} ${y0} Q${bend[0]} ${bend[1]} ${back(14, 0)}`;
+    halo.setAttribute("d", curve);
+    arrow.setAttribute("d", curve);
+    tip.setAttribute("d", `M${back(6, 0)} L${back(16, 5)} L${back(16, -5)}Z`);
+  };
+  return { element, draw };
 }
