@@ -730,7 +730,7 @@ def test_imports_nothing_of_torchs_sampling(name):
 
 LAYERS = [
     *("_checks", "pooling", "affine", "grids", "sampling", "transformer", "data", "training"),
-    *("viz", "_bundle", "widgets"),
+    *("viz", "_bundle", "_network", "widgets"),
 ]
 FOLDER = Path(stn_tutorial.__file__).parent
 
