@@ -18,7 +18,7 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from stn_tutorial import affine, sampling
+from stn_tutorial import _network, affine, sampling
 from stn_tutorial.grids import affine_grid
 from stn_tutorial.widgets import (
     BilinearExplorer,
@@ -74,6 +74,17 @@ DRAGS = """# Points to drag
 ```
 """
 
+NETWORKS = """# Trained networks
+
+```{explorable} network
+```
+
+```{explorable} network
+:picture: 7
+:pose: -50 1.2 0.1 0
+```
+"""
+
 PLACES = {
     "corners": ("drags", 0),
     "spline": ("drags", 1),
@@ -97,13 +108,14 @@ def site(tmp_path_factory):
             if key in part:
                 part[key] = str(ROOT / part[key])
     (source / "_config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    pages = [{"file": name} for name in ("chapter", "few", "maps", "drags", "plain")]
+    pages = [{"file": name} for name in ("chapter", "few", "maps", "drags", "networks", "plain")]
     toc = {"format": "jb-book", "root": "welcome", "chapters": pages}
     (source / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     (source / "welcome.md").write_text(WELCOME, encoding="utf-8")
     (source / "few.md").write_text(FEW, encoding="utf-8")
     (source / "maps.md").write_text(MAPS, encoding="utf-8")
     (source / "drags.md").write_text(DRAGS, encoding="utf-8")
+    (source / "networks.md").write_text(NETWORKS, encoding="utf-8")
     (source / "plain.md").write_text("# A page without\n\nNothing here.\n", encoding="utf-8")
     rng = np.random.default_rng(0)
     shown = [
@@ -374,7 +386,7 @@ def test_touch_moves_a_handle(tab):
     assert entries(one) == pytest.approx([0.5, 0, 0.5, 0, 0.5, 0.5], abs=0.03)
 
 
-@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags"])
+@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags", "networks"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1000])
 def test_axe_finds_nothing_serious(tab, page, theme, width):
@@ -390,7 +402,7 @@ def test_axe_finds_nothing_serious(tab, page, theme, width):
     ] == []
 
 
-@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags"])
+@pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags", "networks"])
 @pytest.mark.parametrize("width", [320, 390])
 def test_fits_a_phone(tab, page, width):
     opened = tab(page, viewport={"width": width, "height": 844})
@@ -444,6 +456,7 @@ def test_speaks_once_after_a_pause(tab):
         ("few", ["becomes 0101 under a max-pool of stride 2", "gives 13.60 there"]),
         ("maps", ["112 holes and 112 collisions among 1024", "white where they agree"]),
         ("drags", ["grid of a projective map", "thin-plate spline through 4×4 control points"]),
+        ("networks", ["with the transformer reads 3 at", "with the transformer reads 7 at"]),
     ],
 )
 def test_without_javascript_a_picture_stands_there(tab, name, alt):
@@ -470,9 +483,11 @@ def test_pages_carry_only_what_they_show(site):
     assert "data:image/jpeg" not in welcome + chapter
 
 
-@pytest.mark.parametrize("name", ["welcome", "few", "maps", "drags"])
-def test_weight_of_an_explorable(tab, site, served, name):
-    """A page with an explorable is at most 30 kB heavier, compressed, than one without."""
+@pytest.mark.parametrize(
+    ("name", "most"), [("welcome", 30), ("few", 30), ("maps", 30), ("drags", 30), ("networks", 600)]
+)
+def test_weight_of_an_explorable(tab, site, served, name, most):
+    """A page with an explorable is so many kB heavier at most, compressed, than one without."""
     import gzip
 
     asked = []
@@ -489,7 +504,18 @@ def test_weight_of_an_explorable(tab, site, served, name):
     html = {one: len(gzip.compress((site / f"{one}.html").read_bytes())) for one in ("plain", name)}
     weight += html[name] - html["plain"]
     print(json.dumps({"bytes": weight, "files": sorted(own)}))
-    assert weight <= 30_000
+    assert weight <= 1000 * most
+
+
+def test_weights_travel_once_and_only_where_they_are_used(site):
+    sent = _network.sent()["weights"]
+    holders = [
+        path for path in site.rglob("*") if path.is_file() and sent in path.read_text("latin")
+    ]
+    assert [path.name for path in holders] == ["stn-network.js"]
+    assert holders[0].read_text(encoding="utf-8").count(sent) == 1
+    users = [path.name for path in site.glob("*.html") if "stn-network.js" in path.read_text()]
+    assert users == ["networks.html"]
 
 
 # --- The other kinds ---

@@ -32,6 +32,9 @@ CELLS = [
     "point, descent = BilinearExplorer(), DescentExplorer()\ndisplay(point, descent)",
     "print(point.point, point.mode, descent.steps, round(descent.loss, 4))\n"
     "point.picture = 'edge'; descent.theta = [[1, 0, 0.25], [0, 1, 0]]",
+    "from stn_tutorial.widgets import NetworkExplorer\n"
+    "network = NetworkExplorer('7', (0, 1, 0, 0))\nnetwork",
+    "print(network.pose, network.result['look'].argmax().item())\nnetwork.picture = '4'",
 ]
 
 
@@ -192,6 +195,16 @@ def test_widget_and_kernel_hold_the_same_theta(lab):
     assert printed.strip() == "[1.7, 2.4] bicubic 1 0.2328"
     expect(point.get_by_role("button", name="Edge")).to_have_attribute("aria-pressed", "true")
     expect(descent.locator(".words")).to_contain_text("the picture lies 0.25 to the left.")
+
+    # The trained networks, whose weights come through the kernel.
+    network = run(lab, 7).locator("[data-stn-ready]")
+    expect(network.locator(".words")).to_contain_text("Read as 7")
+    network.get_by_role("slider", name="Turn and size").press("ArrowLeft")
+    assert (
+        run(lab, 8).locator(".jp-OutputArea-output").inner_text().strip()
+        == "[1.0, 1.0, 0.0, 0.0] 7"
+    )
+    expect(network.locator(".words")).to_contain_text("Read as 4")
 
     # JupyterLab's own dark theme.
     lab.evaluate("document.body.dataset.jpThemeLight = 'false'")

@@ -61,6 +61,7 @@ class Explorable(SphinxDirective):
         "blur": int,
         "rate": float,
         "turn": directives.flag,
+        "pose": lambda text: [float(entry) for entry in text.split()],
     }
 
     def run(self) -> list[nodes.Node]:
@@ -85,7 +86,8 @@ def script(kinds: Sequence[str]) -> str:
     """
     module = json.dumps(bundle(*kinds)).replace("</", "<\\/")
     mounts = ", ".join(
-        f"module.mountPage({json.dumps(kind)}, {json.dumps(EXPLORABLES[kind].page_pictures())})"
+        f"module.mountPage({json.dumps(kind)}, {json.dumps(EXPLORABLES[kind].page_pictures())}, "
+        f"{json.dumps(EXPLORABLES[kind].page_state())})"
         for kind in kinds
     )
     return (

@@ -35,13 +35,14 @@ export async function mount(kind, model, host) {
   };
 }
 
-// In a static page: every element that names this kind becomes one.
-export function mountPage(kind, pictures) {
+// In a static page: every element that names this kind becomes one. `shared` is what all of them
+// know beside their own state.
+export function mountPage(kind, pictures, shared = {}) {
   for (const host of document.querySelectorAll("[data-stn-widget]")) {
     const state = JSON.parse(host.dataset.stnWidget);
     if (state.kind === kind && !host.shadowRoot) {
       const own = { ...pictures, ...state._pictures };
-      mount(kind, pageModel({ ...state, _pictures: own }), host);
+      mount(kind, pageModel({ ...shared, ...state, _pictures: own }), host);
     }
   }
 }

@@ -1,0 +1,495 @@
+// The network explorable: a digit is turned, moved, scaled or drawn, and two trained networks read
+// it, one of them through a spatial transformer. Both run here; `stn_tutorial._network` has them.
+
+import { centres, compose, describe, identity, invert, ownPixels } from "./maths.js";
+import { rotation, scaling, transformPoint, translation } from "./maths.js";
+import { drawPicture, explorable, field, follow, frame, frames, h, handle } from "./ui.js";
+import { loadPictures, number, options, palette, pictureChoice, plane, save, stroke } from "./ui.js";
+
+const FRAME = 42; // pixels a side: what the networks read
+const SEEN = 28; // what the transformer gives
+
+// --- The networks: a picture is {width, height, channels, data}, here with channels first ---
+
+// float16 in base64, little-endian, as numbers.
+export function decodeHalf(text) {
+  const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+  return Float32Array.from({ length: bytes.length / 2 }, (_, k) => {
+    const bits = bytes[2 * k] | (bytes[2 * k + 1] << 8);
+    const [exponent, part] = [(bits >> 10) & 31, bits & 1023];
+    const size = exponent ? 2 ** (exponent - 25) * (1024 + part) : 2 ** -24 * part;
+    return bits >> 15 ? -size : size;
+  });
+}
+
+// Cuts the weights into layers: {name: [{kind, …, weight, bias}]}.
+export function unpack({ chains, weights }) {
+  const numbers = decodeHalf(weights);
+  let start = 0;
+  const take = (count) => numbers.subarray(start, (start += count));
+  return Object.fromEntries(Object.entries(chains).map(([name, layers]) => [name,
+    layers.map(([kind, ...sizes]) => {
+      if (kind === "max" || kind === "mean") return { kind, side: sizes[0] };
+      const [inputs, outputs, side = 1] = sizes;
+      return {
+        kind, inputs, outputs, side,
+        weight: take(outputs * inputs * side * side), bias: take(outputs),
+      };
+    }),
+  ]));
+}
+
+function pooled({ width, height, channels, data }, { kind, side }) {
+  const [wide, high] = [Math.floor(width / side), Math.floor(height / side)];
+  const result = new Float32Array(channels * wide * high);
+  let place = 0;
+  for (let c = 0; c < channels; c++) {
+    for (let i = 0; i < high; i++) {
+      for (let j = 0; j < wide; j++) {
+        let [most, sum] = [-Infinity, 0];
+        for (let r = 0; r < side; r++) {
+          const row = (c * height + i * side + r) * width + j * side;
+          for (let k = row; k < row + side; k++) {
+            most = Math.max(most, data[k]);
+            sum += data[k];
+          }
+        }
+        result[place++] = kind === "max" ? most : sum / side / side;
+      }
+    }
+  }
+  return { width: wide, height: high, channels, data: result };
+}
+
+// For each input and output channel one sweep over the rows, so that neighbours in the loop are
+// neighbours in memory. A 3×3 kernel's nine weights stay at hand meanwhile: a third of the time.
+function convolved({ width, height, data }, { inputs, outputs, side, weight, bias }) {
+  const [wide, high] = [width - side + 1, height - side + 1];
+  const result = new Float32Array(outputs * wide * high);
+  for (let o = 0, w = 0; o < outputs; o++) {
+    const from = o * wide * high;
+    result.fill(bias[o], from, from + wide * high);
+    for (let c = 0; c < inputs; c++, w += side * side) {
+      if (side === 3) {
+        const [k0, k1, k2, k3, k4, k5, k6, k7, k8] = weight.subarray(w, w + 9);
+        for (let i = 0; i < high; i++) {
+          const write = from + i * wide;
+          let top = (c * height + i) * width;
+          for (let j = 0; j < wide; j++, top++) {
+            const middle = top + width;
+            const low = middle + width;
+            result[write + j] += k0 * data[top] + k1 * data[top + 1] + k2 * data[top + 2]
+              + k3 * data[middle] + k4 * data[middle + 1] + k5 * data[middle + 2]
+              + k6 * data[low] + k7 * data[low + 1] + k8 * data[low + 2];
+          }
+        }
+        continue;
+      }
+      for (let tap = 0; tap < side * side; tap++) {
+        const factor = weight[w + tap];
+        const start = c * height * width + Math.floor(tap / side) * width + (tap % side);
+        for (let i = 0; i < high; i++) {
+          for (let j = 0, at = start + i * width; j < wide; j++, at++) {
+            result[from + i * wide + j] += factor * data[at];
+          }
+        }
+      }
+    }
+  }
+  return { width: wide, height: high, channels: outputs, data: result };
+}
+
+function dense(data, { inputs, outputs, weight, bias }) {
+  return Float32Array.from({ length: outputs }, (_, o) => {
+    let sum = bias[o];
+    for (let k = 0; k < inputs; k++) sum += weight[o * inputs + k] * data[k];
+    return sum;
+  });
+}
+
+// A chain's numbers for one picture; a ReLU after each layer with weights but the last.
+export function forward(layers, picture) {
+  let now = picture;
+  layers.forEach((layer, k) => {
+    if (layer.kind === "conv") now = convolved(now, layer);
+    else if (layer.kind === "dense") now = { data: dense(now.data, layer) };
+    else now = pooled(now, layer);
+    if (layer.weight && k < layers.length - 1) {
+      for (let i = 0; i < now.data.length; i++) now.data[i] = Math.max(now.data[i], 0);
+    }
+  });
+  return now.data;
+}
+
+export function softmax(scores) {
+  const most = Math.max(...scores);
+  const powers = Array.from(scores, (score) => Math.exp(score - most));
+  const sum = powers.reduce((a, b) => a + b);
+  return powers.map((power) => power / sum);
+}
+
+// `warp` of one channel, for the speed of a frame: the same formula, nothing read outside.
+export function seenThrough({ width, height, data }, theta, side) {
+  const result = new Float32Array(side * side);
+  const [places, ownX, ownY] = [centres(side), ownPixels(width, side), ownPixels(height, side)];
+  const [[a, b, tx], [c, d, ty]] = theta;
+  for (let i = 0, place = 0; i < side; i++) {
+    for (let j = 0; j < side; j++, place++) {
+      const [x, y] = [places[j], places[i]];
+      const px = ownX[j] + ((a * x + b * y + tx - x) * width) / 2;
+      const py = ownY[i] + ((c * x + d * y + ty - y) * height) / 2;
+      if (!(px > -1 && px < width && py > -1 && py < height)) continue;
+      const [left, top] = [Math.floor(px), Math.floor(py)];
+      const [fx, fy] = [px - left, py - top];
+      const start = top * width + left;
+      const [inLeft, inRight] = [left >= 0, left + 1 < width];
+      let sum = 0;
+      if (top >= 0) {
+        if (inLeft) sum += (1 - fx) * (1 - fy) * data[start];
+        if (inRight) sum += fx * (1 - fy) * data[start + 1];
+      }
+      if (top + 1 < height) {
+        if (inLeft) sum += (1 - fx) * fy * data[start + width];
+        if (inRight) sum += fx * fy * data[start + width + 1];
+      }
+      result[place] = sum;
+    }
+  }
+  return result;
+}
+
+// What both networks make of a frame, values in [0, 1]: θ, V and the classes' probabilities.
+export function readBoth(nets, U) {
+  const picture = { width: FRAME, height: FRAME, channels: 1, data: Float32Array.from(U) };
+  const offsets = forward(nets.localise, picture);
+  const theta = identity().map((row, r) => row.map((v, c) => v + offsets[3 * r + c]));
+  const V = seenThrough(picture, theta, SEEN);
+  return {
+    theta, V,
+    look: softmax(forward(nets.read, { width: SEEN, height: SEEN, channels: 1, data: V })),
+    plain: softmax(forward(nets.plain, picture)),
+  };
+}
+
+// --- The frame ---
+
+// Turned by degrees, made `size` times as large, moved by (x, y): θ, from frame to what was drawn.
+export const posed = ([degrees, size, x, y]) =>
+  compose(compose(scaling(size), rotation(degrees)), translation(x, y));
+
+// A picture of 28×28 bytes in the frame: at size 1 its pixels are the frame's.
+export const placed = (picture, pose) =>
+  seenThrough(picture, compose(scaling(picture.width / FRAME), posed(pose)), FRAME)
+    .map((value) => value / 255);
+
+// Strokes of a round pen, so many pixels wide at size 1, whose edge is one pixel soft.
+export function inked(strokes, pen, pose) {
+  const data = new Float64Array(FRAME * FRAME);
+  const moved = invert(posed(pose));
+  const radius = (pen * pose[1]) / 2;
+  const pixel = (v) => ((v + 1) * FRAME - 1) / 2;
+  for (const line of strokes) {
+    const points = line.map((point) => transformPoint(moved, point).map(pixel));
+    points.forEach(([x1, y1], k) => {
+      const [x0, y0] = points[Math.max(k - 1, 0)];
+      const [dx, dy] = [x1 - x0, y1 - y0];
+      const length = dx * dx + dy * dy || 1;
+      const [left, right] = [Math.min(x0, x1), Math.max(x0, x1)];
+      const [top, bottom] = [Math.min(y0, y1), Math.max(y0, y1)];
+      const reach = radius + 1;
+      for (let i = Math.max(0, Math.ceil(top - reach)); i <= Math.min(FRAME - 1, bottom + reach); i++) {
+        for (let j = Math.max(0, Math.ceil(left - reach)); j <= Math.min(FRAME - 1, right + reach); j++) {
+          const along = ((j - x0) * dx + (i - y0) * dy) / length;
+          const t = Math.min(Math.max(along, 0), 1);
+          const distance = Math.hypot(j - x0 - t * dx, i - y0 - t * dy);
+          const ink = Math.min(Math.max(radius - distance + 0.5, 0), 1);
+          data[i * FRAME + j] = Math.max(data[i * FRAME + j], ink);
+        }
+      }
+    });
+  }
+  return data;
+}
+
+// --- The explorable ---
+
+const CORNER = 0.52; // where the handle stands at size 1, right of the middle and above it
+const SIZES = [0.3, 2.5];
+
+explorable("network", ({ model, root, pictures, announce, onTheme }) => {
+  const names = ["_picture", "pose", "strokes", "pen"];
+  const first = Object.fromEntries(names.map((name) => [name, model.get(name)]));
+  const network = model.get("_nets");
+  const nets = unpack(network);
+  let state = first;
+  let drawing = first._picture === "drawing";
+  let colours = palette(root);
+  let now;
+
+  // --- The pictures ---
+
+  const shown = (side) => {
+    const canvas = h("canvas", { width: side, height: side });
+    const context = canvas.getContext("2d");
+    const image = context.createImageData(side, side);
+    return (values) => {
+      values.forEach((value, k) => image.data.set([255 * value, 255 * value, 255 * value, 255], 4 * k));
+      context.putImageData(image, 0, 0);
+      return canvas;
+    };
+  };
+  const [frameOf, seenOf] = [shown(FRAME), shown(SEEN)];
+  const input = plane("Input U", paintInput, { x: 0, y: 0, reach: 1.1 });
+  const output = plane("What the transformer sees, V", (context, self) =>
+    now && frame(context, colours.output, drawPicture(context, self, seenOf(now.V), 1, 1)),
+  { x: 0, y: 0, reach: 1.06 });
+  const steps = [-0.5, 0, 0.5];
+
+  function paintInput(context, self) {
+    if (!now) return;
+    frame(context, colours.input, drawPicture(context, self, frameOf(now.U), 1, 1));
+    if (now.blank) return;
+    const line = (...points) => points.map((point) => self.place(...transformPoint(now.theta, point)));
+    for (const k of steps) {
+      stroke(context, colours, colours.grid, 1.25, line([k, -1], [k, 1]));
+      stroke(context, colours, colours.grid, 1.25, line([-1, k], [1, k]));
+    }
+    stroke(context, colours, colours.grid, 2.5, line([-1, -1], [1, -1], [1, 1], [-1, 1]), true);
+    // V's upper edge, so that a turn is told from its opposite.
+    stroke(context, colours, colours.output, 3.5, line([-1, -1], [1, -1]));
+  }
+
+  const six = [0, 1, 2, 3, 4, 5].map(() => h("span"));
+  const theta = h("div", { class: "six", role: "img" }, ...six);
+  const odds = (kind, name) => {
+    const rows = [...Array(10).keys()].map((digit) => {
+      const [bar, share] = [h("i"), h("span")];
+      const element = h("div", { class: "odds" }, h("b", {}, String(digit)), h("div", {}, bar), share);
+      return { element, bar, share };
+    });
+    const element = h("div", { role: "img" }, ...rows.map((row) => row.element));
+    const update = (values) => {
+      const best = values && values.indexOf(Math.max(...values));
+      rows.forEach((row, k) => {
+        const value = values ? values[k] : 0;
+        row.bar.style.width = `${100 * value}%`;
+        row.share.textContent = value >= 0.005 ? percent(value) : "";
+        row.element.classList.toggle("best", k === best);
+      });
+      element.setAttribute("aria-label", values ? `${name}: ${values
+        .map((value, k) => [value, k]).filter(([value]) => value >= 0.005)
+        .sort(([a], [b]) => b - a).map(([value, k]) => `${k} ${percent(value)}`).join(", ")}.` : name);
+    };
+    return { panel: h("figure", { class: kind }, h("figcaption", {}, h("b", {}, name)), element), update };
+  };
+  const withIt = odds("output", "With the transformer");
+  const without = odds("input", "Without");
+  const caption = h("figcaption", {}, h("b", {}, "Input U"));
+  const inputPanel = h("figure", { class: "input" }, caption, input.element);
+  const stage = h("div", { class: "looking" }, inputPanel,
+    h("figure", { class: "output" },
+      h("figcaption", {}, h("b", {}, "V"), h("span", {}, " straightened")), output.element,
+      h("div", { class: "name" }, "θ"), theta),
+    h("div", { class: "pair" }, withIt.panel, without.panel));
+
+  // --- What it says ---
+
+  const words = h("p", { class: "words" });
+  const facts = h("p", { class: "facts" });
+  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+
+  function sentence() {
+    if (now.blank) return drawing ? "Draw a digit in the frame." : "There is nothing in the frame.";
+    const said = (values) => {
+      const most = Math.max(...values);
+      return `${values.indexOf(most)} (${percent(most)})`;
+    };
+    return `Read as ${said(now.look)} with the transformer, as ${said(now.plain)} without.`;
+  }
+
+  function measured() {
+    const { test, drawn, turn, scale, parameters } = network.figures;
+    const right = (share) => `${share.toFixed(1)}\u00a0%`;
+    const spaced = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
+    return h("p", { class: "facts measured" },
+      `Measured, with the transformer and without: of ${spaced(test.digits)} test digits of MNIST, turned by `
+      + `up to ${turn}° either way, scaled by ${scale[0]} to ${scale[1]} and shifted, `
+      + `${right(test.look)} and ${right(test.plain)} are read right${drawn ? `; of ${drawn.digits} `
+      + `digits that a script drew in this frame with such a pen, ${right(drawn.look)} and ${
+        right(drawn.plain)}` : ""}. The networks have `
+      + `${spaced(parameters.look)} and ${spaced(parameters.plain)} parameters. A drawing is read where and as it `
+      + "stands: nothing centres or scales it first.");
+  }
+
+  // --- What the reader does ---
+
+  function edit(values) {
+    state = { ...state, ...values };
+    save(model, values);
+    draw();
+  }
+  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+  function pose(degrees, size, x, y) {
+    const turn = degrees - 360 * Math.round(degrees / 360.001);
+    edit({ pose: [turn, clamp(size, ...SIZES), clamp(x, -1, 1), clamp(y, -1, 1)] });
+  }
+  const fields = [
+    ["turn", "Turn in degrees, counter-clockwise", -180, 180, 1, 5],
+    ["size", "Size", ...SIZES, 0.01, 0.1],
+    ["right", "Moved right, in half frames", -1, 1, 0.01, 0.1],
+    ["down", "Moved down, in half frames", -1, 1, 0.01, 0.1],
+  ].map(([name, label, low, high, step, jump], k) => field({
+    name, label, low, high, step, jump,
+    onedit: (value) => pose(...state.pose.map((one, n) => (n === k ? value : one))),
+  }));
+  const pen = field({
+    name: "pen", label: "Width of the pen, in pixels", low: 1, high: 6, step: 0.1, jump: 0.5,
+    onedit: (value) => edit({ pen: value }),
+  });
+  const place = handle(input, {
+    name: "Place of the digit", help: "Arrow keys move it by a pixel, with Shift by ten.",
+    kind: "start",
+    moved: (x, y) => pose(state.pose[0], state.pose[1], x, y),
+    nudged: (dx, dy) => pose(state.pose[0], state.pose[1],
+      state.pose[2] + (2 * dx) / FRAME, state.pose[3] + (2 * dy) / FRAME),
+  });
+  const grip = handle(input, {
+    name: "Turn and size", kind: "o",
+    help: "Left and right turn by a degree, up and down change the size; with Shift ten times as much.",
+    moved(x, y) {
+      const [dx, dy] = [x - state.pose[2], y - state.pose[3]];
+      pose((-Math.atan2(dy, dx) * 180) / Math.PI - 45, Math.hypot(dx, dy) / CORNER / Math.SQRT2,
+        state.pose[2], state.pose[3]);
+    },
+    nudged: (dx, dy) => pose(state.pose[0] - dx, state.pose[1] * 1.01 ** -dy,
+      state.pose[2], state.pose[3]),
+  });
+
+  // Fingers on the paper: one draws, or moves; two turn and scale as well.
+  const fingers = new Map();
+  const round = (point) => point.map((v) => Math.round(v * 1e4) / 1e4);
+  // What is drawn is kept as it would stand unmoved; it then moves like a picture.
+  const inkAt = (event) => round(transformPoint(posed(state.pose), input.locate(event)));
+  input.canvas.addEventListener("pointerdown", (event) => {
+    if (event.button || fingers.size === (drawing ? 1 : 2)) return;
+    event.preventDefault();
+    input.canvas.setPointerCapture(event.pointerId);
+    fingers.set(event.pointerId, input.locate(event));
+    if (!drawing) return;
+    state = { ...state, strokes: [...state.strokes, [inkAt(event)]] };
+    draw();
+  });
+  input.canvas.addEventListener("pointermove", (event) => {
+    const before = fingers.get(event.pointerId);
+    if (!before) return;
+    const after = input.locate(event);
+    if (drawing) {
+      const many = event.getCoalescedEvents?.() ?? [];
+      const line = [...state.strokes.at(-1), ...(many.length ? many : [event]).map(inkAt)];
+      state = { ...state, strokes: [...state.strokes.slice(0, -1), line] };
+      draw();
+      return;
+    }
+    fingers.set(event.pointerId, after);
+    const [degrees, size, x, y] = state.pose;
+    const [, still] = [...fingers].find(([id]) => id !== event.pointerId) ?? [];
+    if (!still) {
+      pose(degrees, size, x + after[0] - before[0], y + after[1] - before[1]);
+      return;
+    }
+    // The second finger stands still: the digit turns about it, by the angle that the first went.
+    const [[ax, ay], [bx, by]] = [before, after].map((one) => [one[0] - still[0], one[1] - still[1]]);
+    const least = Math.max(ax * ax + ay * ay, 1e-4);
+    const [p, q] = [(ax * bx + ay * by) / least, (ax * by - ay * bx) / least];
+    const [dx, dy] = [x - still[0], y - still[1]];
+    pose(degrees - (Math.atan2(q, p) * 180) / Math.PI, size * Math.hypot(p, q),
+      still[0] + p * dx - q * dy, still[1] + q * dx + p * dy);
+  });
+  const lift = (event) => {
+    if (!fingers.delete(event.pointerId)) return;
+    // Only now: a kernel need not hear of every point.
+    if (drawing) save(model, { strokes: state.strokes });
+    tell();
+  };
+  for (const type of ["pointerup", "pointercancel", "lostpointercapture"]) {
+    input.canvas.addEventListener(type, lift);
+  }
+
+  const paper = { pose: [0, 1, 0, 0], strokes: [], _picture: "drawing" };
+  const modes = options("Finger or mouse", { move: "Moves", draw: "Draws" }, (chosen) => {
+    drawing = chosen === "draw";
+    edit(drawing && state._picture !== "drawing" ? { ...paper, strokes: state.strokes } : {});
+  });
+  const choice = pictureChoice((name) => {
+    drawing = false;
+    edit({ _picture: name });
+  });
+  const clear = h("button", {
+    type: "button", class: "chip",
+    onclick() {
+      drawing = true;
+      edit(paper);
+    },
+  }, "Clear");
+  const reset = h("button", {
+    type: "button", class: "chip quiet",
+    onclick() {
+      drawing = first._picture === "drawing";
+      edit(first);
+    },
+  }, "Reset");
+
+  // --- All together ---
+
+  const tell = () => announce(words.textContent);
+  const draw = frames(() => {
+    const { _picture, pose: at, strokes, pen: width } = state;
+    const U = _picture === "drawing" ? inked(strokes, width, at) : placed(pictures[_picture], at);
+    now = { U, blank: U.every((value) => value === 0), ...readBoth(nets, U) };
+    input.draw();
+    output.draw();
+    const [row, other] = now.theta;
+    six.forEach((one, k) => { one.textContent = number([...row, ...other][k]); });
+    theta.setAttribute("aria-label", `θ: ${six.map((one) => one.textContent).join(", ")}`);
+    withIt.update(now.blank ? null : now.look);
+    without.update(now.blank ? null : now.plain);
+    words.textContent = sentence();
+    facts.textContent = now.blank ? "" : describe(now.theta)
+      .replace("The picture is", "V shows U").replace("The picture stays", "V shows U");
+    input.canvas.setAttribute("aria-label", `Input U. ${words.textContent}`);
+    output.canvas.setAttribute("aria-label", `V. ${facts.textContent}`);
+    fields.forEach((one, k) => one.update(Math.round(at[k] * 1e6) / 1e6));
+    pen.update(width);
+    modes.update(drawing ? "draw" : "move");
+    choice.update(pictures, _picture);
+    inputPanel.classList.toggle("drawing", drawing);
+    place.put(at[2], at[3], `${number(at[2])}, ${number(at[3])}`);
+    grip.put(...transformPoint(invert(posed(at)), [CORNER, -CORNER]),
+      `turned by ${number(at[0], 0)} degrees, ${number(at[1])} times as large`);
+    if (!fingers.size) tell();
+  });
+  const change = async () => {
+    // Once all that was said at a time is there.
+    pictures = await loadPictures(model.get("_pictures"), pictures);
+    if (fingers.size) return;
+    state = Object.fromEntries(names.map((name) => [name, model.get(name)]));
+    drawing &&= state._picture === "drawing";
+    draw();
+  };
+  const unfollow = follow(model, Object.fromEntries(names.map((name) => [name, change])));
+  onTheme(() => {
+    colours = palette(root);
+    draw();
+  });
+  for (const self of [input, output]) self.onresize = draw;
+  root.append(stage, h("div", { class: "told" }, words, facts),
+    h("div", { class: "bar" },
+      h("div", { class: "fields many" }, ...fields.map((one) => one.element), pen.element),
+      modes.element, choice.element, clear, reset),
+    measured());
+  draw();
+  return () => {
+    unfollow();
+    for (const self of [input, output]) self.stop();
+  };
+});
