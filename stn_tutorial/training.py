@@ -473,9 +473,9 @@ def _collapsed(model: nn.Module, U: Tensor) -> dict[str, str]:
     """Return what is wrong with each transformer that has collapsed on most of these inputs."""
     found = {}
 
-    def look(name: str, module: SpatialTransformer, V: Tensor) -> None:
-        size = V.shape[2:] if module.size is None else module.size
-        grid = module.grid(module.theta(V), size)
+    def look(name: str, module: SpatialTransformer, U: Tensor, **_: Any) -> None:
+        size = U.shape[2:] if module.size is None else module.size
+        grid = module.grid(module.theta(U), size)
         # Not `> 1`, which is false of NaN.
         outside = (~(grid.abs() <= 1).all(dim=-1)).flatten(1).float().mean(dim=1)
         lost = (outside > 0.9).float().mean().item()
@@ -490,7 +490,8 @@ def _collapsed(model: nn.Module, U: Tensor) -> dict[str, str]:
 
     hooks = [
         module.register_forward_hook(
-            lambda module, inputs, output, name=name: look(name, module, inputs[0])
+            lambda module, given, named, V, name=name: look(name, module, *given[:1], **named),
+            with_kwargs=True,
         )
         for name, module in model.named_modules()
         if isinstance(module, SpatialTransformer)
