@@ -250,9 +250,13 @@ def _spline_system(k: int) -> np.ndarray:
     return np.linalg.solve(system, np.eye(k * k + 3, k * k))
 
 
-@torch.compiler.assume_constant_result
 def _spline_constant(k: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.from_numpy(_spline_system(k).copy()).to(device, dtype)
+
+
+# All that `torch.compiler.assume_constant_result` does, but for importing the compiler, which would
+# take as long as importing everything else.
+_spline_constant._dynamo_marked_constant = True
 
 
 def _spline_weights(k: int, size: tuple[int, int], system: Tensor) -> Tensor:
