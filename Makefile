@@ -46,8 +46,9 @@ format: $(VENV)/.ready ## Mend style and formatting where ruff can
 chapters: $(VENV)/.ready ## Run every chapter, on MNIST, from a fresh kernel and keep its new outputs
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python tools/run_chapters.py chapters/*.ipynb
 
-bench: $(VENV)/.ready ## Compare the samplers with PyTorch's, and time a frame of the explorable
+bench: $(VENV)/.ready ## Compare samplers and grids with others, and time a frame of the explorable
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/python -m benchmarks.transforms
 	$(BIN)/python -m benchmarks.explorable
 
 ##@ Keep

@@ -200,7 +200,8 @@ def _moved_by(weights: Tensor, theta: Tensor, points: Tensor, own: Tensor) -> Te
     N, K, _ = theta.shape
     height, width, _ = own.shape
     # Movements and not positions: zero movement then is the identity, bit for bit. One product for
-    # the whole batch; without autocast, which would make it in half precision.
+    # the whole batch; without autocast, which would make it in half precision. Who allows TF32 or
+    # bfloat16 inside float32 products (`torch.set_float32_matmul_precision`) gets them here too.
     with without_autocast(theta.device):
         movement = (theta - points).transpose(1, 2).reshape(2 * N, K) @ weights.T
     return own + movement.view(N, 2, height, width).permute(0, 2, 3, 1)
