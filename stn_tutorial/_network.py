@@ -64,7 +64,7 @@ def chain(name: str, norm: bool = False) -> nn.Sequential:
             layers.append(nn.Conv2d(*sizes, bias=not norm))
             layers += [nn.BatchNorm2d(sizes[1])] * norm + [nn.ReLU()]
         elif kind == "dense":
-            flat = not layers or not isinstance(layers[-2], nn.Linear)
+            flat = not any(isinstance(one, nn.Linear) for one in layers)
             layers += [nn.Flatten()] * flat + [nn.Linear(*sizes), nn.ReLU()]
         else:
             layers.append({"max": nn.MaxPool2d, "mean": nn.AvgPool2d}[kind](*sizes))

@@ -84,15 +84,20 @@ def test_transformer_reads_the_offered_digits(name):
         assert read.argmax().item() == int(name)
 
 
-def test_transformer_straightens():
-    """Turned either way by 50°, digits are turned in V by less than half of what lies between."""
-    turns = []
+def test_transformer_centres():
+    """In V a digit's ink is nearer to the middle than it was in U."""
     for name in _network.DIGITS:
-        both = [NetworkExplorer(name, (d, 1, 0, 0)).result["theta"][0] for d in (-50, 50)]
-        angles = [torch.atan2(theta[1, 0], theta[0, 0]).rad2deg().item() for theta in both]
-        turns.append(angles[1] - angles[0])
-    # θ of the turned digit turns back: it reads along axes that are turned as the digit is.
-    assert abs(np.median(turns) + 100) < 50
+        for x, y in ((-0.35, -0.3), (0.35, 0.3), (-0.3, 0.35)):
+            one = NetworkExplorer(name, (0, 0.9, x, y))
+            away = [off_centre(picture) for picture in (one.frame, one.result["V"])]
+            assert away[1] < 0.6 * away[0]
+
+
+def off_centre(picture):
+    """How far the ink's centre of mass is from the middle, in half sides."""
+    places = (2 * torch.arange(picture.shape[2]) + 1) / picture.shape[2] - 1
+    ink = picture[0, 0].double() / picture.sum()
+    return torch.hypot((ink.sum(0) * places).sum(), (ink.sum(1) * places).sum()).item()
 
 
 def test_batch_norm_is_folded():
