@@ -1,0 +1,38 @@
+"""The book's measured results: found in a checkout and inside a package, and whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stn_tutorial import results
+from stn_tutorial.results import load_results
+
+FILES = sorted((Path(__file__).parents[1] / "book" / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_of_the_book_is_found(path):
+    assert load_results(path.stem) == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_what_was_not_measured_is_none():
+    assert load_results("no such file") is None
+
+
+def test_the_package_s_own_folder_comes_first(tmp_path, monkeypatch):
+    inside, beside = tmp_path / "inside", tmp_path / "beside"
+    for folder in (inside, beside):
+        folder.mkdir()
+        (folder / "x.json").write_text(json.dumps({"from": folder.name}), encoding="utf-8")
+    monkeypatch.setattr(results, "FOLDERS", (inside, beside))
+    assert load_results("x") == {"from": "inside"}
+    (inside / "x.json").unlink()
+    assert load_results("x") == {"from": "beside"}
+
+
+def test_a_damaged_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "x.json").write_text('{"rows": [', encoding="utf-8")
+    monkeypatch.setattr(results, "FOLDERS", (tmp_path,))
+    with pytest.raises(ValueError, match=r"x\.json is damaged"):
+        load_results("x")
