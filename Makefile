@@ -46,10 +46,13 @@ format: $(VENV)/.ready ## Mend style and formatting where ruff can
 chapters: $(VENV)/.ready ## Run every chapter, on MNIST, from a fresh kernel and keep its new outputs
 	PYTHONHASHSEED=0 OMP_NUM_THREADS=1 $(BIN)/python tools/run_chapters.py chapters/*.ipynb
 
-bench: $(VENV)/.ready ## Compare samplers and grids with others, and time a frame of the explorable
+bench: $(VENV)/.ready ## Measure samplers, grids, training and explorables, with others beside them
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/python -m benchmarks.transforms
+	$(BIN)/python -m benchmarks.distortion
+	$(BIN)/python -m benchmarks.training_steps
 	$(BIN)/python -m benchmarks.explorable
+	$(BIN)/python -m benchmarks.drawn_digits
 
 ##@ Keep
 lock: $(VENV)/.uv ## Renew requirements.lock from pyproject.toml
