@@ -5,7 +5,6 @@ import functools
 import io
 import itertools
 import math
-import operator
 import pickle
 import re
 
