@@ -14,6 +14,7 @@ those above it:
 `stn_tutorial.training`     a loop for a chapter's minute, an engine for long runs (1, 2, 7, 9)
 `stn_tutorial.experiments`  the cells of the paper's table (9, 10)
 `stn_tutorial.cli`          `stn-tutorial train`, `reproduce`, `data`
+`stn_tutorial.results`      what was measured for the book (9, 10)
 `stn_tutorial.viz`          the book's figures
 `stn_tutorial.widgets`      the explorables: pictures that answer to sliders and to the finger
 ==========================  ====================================================================

@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["load_results"]
 
-FOLDERS = (Path(__file__).parent / "results", Path(__file__).parents[1] / "book" / "results")
+FOLDERS = (Path(__file__).parent / "_results", Path(__file__).parents[1] / "book" / "results")
 """Where results are looked for: inside the package, and beside it."""
 
 

@@ -730,7 +730,8 @@ def test_imports_nothing_of_torchs_sampling(name):
 
 LAYERS = [
     *("_checks", "_facts", "pooling", "affine", "grids", "sampling", "transformer", "models"),
-    *("data", "training", "experiments", "cli", "viz", "_bundle", "_network", "widgets"),
+    *("data", "training", "experiments", "cli", "results", "viz", "_bundle", "_network"),
+    "widgets",
 ]
 FOLDER = Path(stn_tutorial.__file__).parent
 
