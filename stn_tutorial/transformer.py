@@ -116,7 +116,7 @@ class Translation(Transform):
 
 
 class Attention(Transform):
-    """Look elsewhere and closer: θ = [[s, 0, o₂], [0, s, o₃]], s = 1 + o₁ (the paper's eq. 3)."""
+    """Look elsewhere and closer: θ = [[s, 0, o₂], [0, s, o₃]], s = 1 + o₁ (the paper's eq. 2)."""
 
     dof = 3
 
