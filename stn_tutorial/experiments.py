@@ -386,12 +386,12 @@ def run(
         "digits": {name: len(part.labels) for name, part in parts.items()},
         "held_out_error": round(records[-1]["error"], 4),
         "test_error": round(error_rate(model, judge_by), 4),  # here and nowhere else
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         "images_per_second": round(cell.steps * recipe.batch_size / seconds),
         "history": [
             {
                 "step": record["step"],
-                "seconds": round(record["seconds"], 1),
+                "seconds": round(record["seconds"], 3),
                 "loss": round(record["loss"], 5),
                 "held_out_error": round(record["error"], 4),
             }
