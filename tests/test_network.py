@@ -65,7 +65,7 @@ def test_what_is_stated_is_what_was_measured():
 def test_rates_are_those_that_did_best_on_held_out_digits():
     for name, one in RESULT["networks"].items():
         rows = [row for row in RESULT["tuning"]["rows"] if row["network"] == name]
-        assert len(rows) == len(train_network.RATES)
+        assert sorted(row["rate"] for row in rows) == sorted(train_network.RATES)
         assert one["rate"] == min(rows, key=lambda row: row["held_out_error"])["rate"]
 
 
@@ -91,6 +91,16 @@ def test_transformer_centres():
             one = NetworkExplorer(name, (0, 0.9, x, y))
             away = [off_centre(picture) for picture in (one.frame, one.result["V"])]
             assert away[1] < 0.6 * away[0]
+
+
+def test_transformer_straightens():
+    """Between turns of −50° and 50°, V's reading turns back by more than half of them."""
+    for name in _network.DIGITS:
+        both = [NetworkExplorer(name, (d, 1, 0, 0)).result["theta"][0] for d in (-50, 50)]
+        first, last = (
+            torch.atan2(one[1, 0] - one[0, 1], one[0, 0] + one[1, 1]).rad2deg() for one in both
+        )
+        assert -150 < last - first < -50
 
 
 def off_centre(picture):

@@ -288,7 +288,7 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
   const inputPanel = h("figure", { class: "input" }, caption, input.element);
   const stage = h("div", { class: "looking" }, inputPanel,
     h("figure", { class: "output" },
-      h("figcaption", {}, h("b", {}, "V"), h("span", {}, " what it looks at")), output.element,
+      h("figcaption", {}, h("b", {}, "V"), h("span", {}, " straightened")), output.element,
       h("div", { class: "name" }, "θ"), theta),
     h("div", { class: "pair" }, withIt.panel, without.panel));
 
