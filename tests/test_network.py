@@ -471,6 +471,7 @@ def test_finger_draws_and_two_fingers_turn(shown):
     for angle in (0.2, 0.4, 0.6):
         send("Move", (-0.4, 0), (-0.4 + 0.8 * np.cos(angle), -0.8 * np.sin(angle)))
     send("End")
+    expect(number(one, "Turn")).to_have_value(re.compile("^3[2-6]"))  # once a frame has passed
     assert float(number(one, "Turn").input_value()) == pytest.approx(np.degrees(0.6), abs=2)
     assert float(number(one, "Size").input_value()) == pytest.approx(1, abs=0.03)
 
