@@ -310,8 +310,7 @@ class Distortion:
 
     def grid(self, theta: Tensor) -> Tensor:
         """Return the sampling grid of these parameters, (N, H, W, 2)."""
-        # PyTorch's, which is twice as fast as `grids.affine_grid` and the same to rounding.
-        return F.affine_grid(theta, [len(theta), 1, *self.size], align_corners=False)
+        return affine_grid(theta, self.size)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the distorted pictures, float32 (N, 1, H, W) in [0, 1]."""
