@@ -1,0 +1,102 @@
+"""The modern recipe's learning rate, chosen for CNN and for ST-CNN by the same trials.
+
+Run it with `python -m benchmarks.tuning`; it writes `book/results/tuning.json`, which chapters 9
+and 10 show. Each model is trained on distortion R for a few passes at each learning rate, with the
+recipe's schedule squeezed into them and nothing else of the recipe changed, and judged on the
+digits that are held out. Test digits are not touched. A trial that is in the file is not run again.
+"""
+
+import argparse
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from benchmarks.sampling import ROOT, commit, device_name
+from stn_tutorial.data import Batches, FixedSet, hold_out, load_digits
+from stn_tutorial.experiments import RECIPES
+from stn_tutorial.models import build
+from stn_tutorial.training import Execution, choose_device, error_rate, train
+
+RESULT = ROOT / "book" / "results" / "tuning.json"
+MODELS = ("cnn", "st-cnn-affine")
+RATES = (2e-3, 5e-3, 1e-2)
+DISTORTION, SEED, PASSES = "R", 0, 5
+PLAN = RECIPES["modern"]
+
+
+def trial(model_name, rate, digits, held_out, execution, device):
+    """Train once; return the row of the table."""
+    steps = PASSES * len(digits.labels) // PLAN.recipe.batch_size
+    recipe = replace(PLAN.recipe.scaled(steps), learning_rate=rate)
+    torch.manual_seed(SEED)
+    model = build(model_name, batch_norm=PLAN.batch_norm, dropout=PLAN.dropout).to(device)
+    batches = Batches(digits, DISTORTION, batch_size=recipe.batch_size, seed=SEED, device=device)
+    judge = FixedSet(held_out, DISTORTION, "held-out", device=device)
+    records = train(
+        model,
+        batches,
+        recipe,
+        every=steps,
+        evaluate=lambda model: error_rate(model, judge),
+        execution=execution,
+    )
+    return {
+        "model": model_name,
+        "learning_rate": rate,
+        "steps": steps,
+        "held_out_error": round(records[-1]["error"], 2),
+        "seconds": round(records[-1]["seconds"], 1),
+        "device": f"{device.type}: {device_name(device)}",
+        "threads": torch.get_num_threads(),
+        "precision": execution.precision,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit(),
+    }
+
+
+def load_rows(path):
+    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+
+
+def add(path, row):
+    """Put a row into the file, where another process may be doing so as well."""
+    with FileLock(f"{path}.lock"):
+        rows = [*load_rows(path), row]
+        rows.sort(key=lambda one: (MODELS.index(one["model"]), one["learning_rate"]))
+        result = {
+            "command": "python -m benchmarks.tuning",
+            "distortion": DISTORTION,
+            "seed": SEED,
+            "passes": PASSES,
+            "rows": rows,
+        }
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--precision", default="float32", help="see training.Execution")
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    execution = Execution(arguments.precision, channels_last=True)
+    digits, held_out = hold_out(load_digits("train"))
+    for name in arguments.models:
+        for rate in RATES:
+            rows = load_rows(arguments.output)
+            if any((row["model"], row["learning_rate"]) == (name, rate) for row in rows):
+                continue
+            print(f"{name}, learning rate {rate:g}:")
+            add(
+                arguments.output,
+                trial(name, rate, digits, held_out, execution, choose_device()),
+            )
+
+
+if __name__ == "__main__":
+    main()
