@@ -9,6 +9,7 @@ digits that are held out. Test digits are not touched. A trial that is in the fi
 import argparse
 import json
 import platform
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def load_rows(path):
 
 def add(path, row):
     """Put a row into the file, where another process may be doing so as well."""
-    with FileLock(f"{path}.lock"):
+    with FileLock(Path(tempfile.gettempdir()) / "stn-tutorial-tuning.lock"):
         rows = [*load_rows(path), row]
         rows.sort(key=lambda one: (MODELS.index(one["model"]), one["learning_rate"]))
         result = {

@@ -78,5 +78,8 @@ def test_runs_as_on_colab(path, colab, tmp_path):
         installing = next(cell for cell in notebook.cells if cell.cell_type == "code").outputs
         pytest.fail(f"{error}\nThe install cell printed: {installing}")
 
-    assert (own / "stn_tutorial" / "book.mplstyle").is_file(), "installed, style sheet included"
+    package = own / "stn_tutorial"
+    assert (package / "book.mplstyle").is_file(), "installed, style sheet included"
+    measured = {one.name for one in (ROOT / "book" / "results").glob("*.json")}
+    assert {one.name for one in (package / "_results").iterdir()} == measured
     assert not list(empty.iterdir()), "a chapter leaves nothing behind"
