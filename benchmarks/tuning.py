@@ -24,7 +24,7 @@ from stn_tutorial.training import Execution, choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "tuning.json"
 MODELS = ("cnn", "st-cnn-affine")
-RATES = (2e-3, 5e-3, 1e-2, 2e-2, 4e-2)
+RATES = (2e-3, 5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
 DISTORTION, SEED, PASSES = "R", 0, 5
 PLAN = RECIPES["modern"]
 
