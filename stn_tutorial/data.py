@@ -283,6 +283,13 @@ SIDE = 28
 """Pixels along each side of a digit's picture."""
 
 
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Move a few numbers from the CPU, which need not wait until a GPU has come so far."""
+    if device.type != "cuda":
+        return numbers.to(device)
+    return numbers.pin_memory().to(device, non_blocking=True)
+
+
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(n, generator=generator)
 
@@ -319,7 +326,7 @@ class Distortion:
                 f"images must be uint8 of shape (N, 1, {SIDE}, {SIDE}), "
                 f"but {images.dtype} of shape {tuple(images.shape)} was given"
             )
-        theta = self.draw(len(images), generator).to(images.device)
+        theta = _sent(self.draw(len(images), generator), images.device)
         return F.grid_sample(images.float() / 255, self.grid(theta), align_corners=False)
 
 
@@ -483,8 +490,8 @@ class _Cluttered(Distortion):
         source = pixels(4, 24 - self.patch, SIDE)
         source += other.repeat_interleave(self.patch**2, dim=1) * SIDE**2
         target = pixels(0, self.size[0] - self.patch, self.size[1])
-        patches = images.reshape(-1)[source.to(images.device)].float() / 255
-        return target.to(images.device), patches
+        patches = images.reshape(-1)[_sent(source, images.device)].float() / 255
+        return _sent(target, images.device), patches
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Return the digits among their distractors, float32 (N, 1, 60, 60) in [0, 1]."""
@@ -562,7 +569,7 @@ class Batches:
         chosen = self._chosen(first)[count : count + self.batch_size]
         if missing := self.batch_size - len(chosen):
             chosen = torch.cat([chosen, self._chosen(first + 1)[:missing]])
-        chosen = chosen.to(self.images.device)
+        chosen = _sent(chosen, self.images.device)
         generator = _generator("distort", self.seed, step)
         return self.distortion(self.images[chosen], generator), self.labels[chosen]
 
