@@ -166,6 +166,9 @@ def test_the_weights_give_the_errors(reference):
     model.load_state_dict(torch.load(folder / f"{fast().name}.pt", weights_only=True))
     test = data.FixedSet(data.embedded_digits("test"), "R", "test")
     assert error_rate(model, test) == pytest.approx(result["test_error"], abs=1e-3)
+    U, target = (torch.cat(parts) for parts in zip(*test, strict=True))
+    wrong = model(U).argmax(dim=1) != target
+    assert result["misread"] == wrong.nonzero().flatten().tolist()
 
 
 def test_the_same_cell_gives_the_same_result(reference, tmp_path):
@@ -272,7 +275,8 @@ def pretend(folder, errors, **changes):
         cell = Cell(**{**FAST, "dataset": "mnist", "seed": seed, "steps": 100, **changes})
         result = {
             **{"settings": cell.settings(), "width": 1, "parameters": 2, "seconds": 60.0},
-            **{"test_error": error, "held_out_error": error + 0.1, "history": []},
+            **{"test_error": error, "misread": [seed], "held_out_error": error + 0.1},
+            "history": [],
             **{"command": f"run {seed}", "commit": "c", "device": "d", "threads": 1},
             **{"precision": "float32", "versions": {"torch": "2"}},
         }
@@ -298,6 +302,7 @@ def test_merge(tmp_path):
     digits, cnn, st, tc = table["rows"]
     assert st["seeds"] == [0, 1, 2]
     assert st["test_errors"] == [0.8, 0.6, 0.7]
+    assert st["misread"] == [[0], [1], [2]]
     assert st["mean"] == pytest.approx(0.7)
     assert st["spread"] == pytest.approx(statistics.stdev([0.8, 0.6, 0.7]))
     assert st["commands"] == ["run 0", "run 1", "run 2"]
