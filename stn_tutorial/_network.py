@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from stn_tutorial.transformer import SpatialTransformer
+from stn_tutorial.transformer import Similarity, SpatialTransformer
 
 FRAME = 42
 """Side of the frame that the networks read, in pixels."""
@@ -32,7 +32,7 @@ CHAINS: dict[str, tuple[tuple[Any, ...], ...]] = {
     ),
     "localise": (
         *(("mean", 2), ("conv", 1, 16, 5), ("max", 2), ("conv", 16, 32, 5)),
-        *(("dense", 512, 32), ("dense", 32, 6)),
+        *(("dense", 512, 32), ("dense", 32, 4)),
     ),
     "read": (
         *(("conv", 1, 16, 3), ("max", 2), ("conv", 16, 32, 3), ("max", 2)),
@@ -41,7 +41,7 @@ CHAINS: dict[str, tuple[tuple[Any, ...], ...]] = {
 }
 """Layers in order: kind, channels or units in and out, and the side of a kernel or a pool. After
 each convolution and each dense layer but a chain's last comes a ReLU. Convolutions have no padding,
-pools drop what does not fill one. `localise` ends with θ's offsets from the identity."""
+pools drop what does not fill one. `localise` ends with the four offsets of a similarity."""
 
 WEIGHTS = Path(__file__).parent / "static" / "network.bin"
 """The weights and biases of the chains' layers, one after another, as float16, little-endian."""
@@ -74,7 +74,9 @@ def chain(name: str, norm: bool = False) -> nn.Sequential:
 def networks(norm: bool = False) -> dict[str, nn.Module]:
     """Make both networks, untrained: frames, (N, 1, 42, 42), to ten scores each."""
     localise = chain("localise", norm)
-    look = SpatialTransformer(localise[:-1], localise[-1].in_features, size=(SEEN, SEEN))
+    look = SpatialTransformer(
+        localise[:-1], localise[-1].in_features, Similarity(), size=(SEEN, SEEN)
+    )
     return {"plain": chain("plain", norm), "look": nn.Sequential(look, chain("read", norm))}
 
 
