@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tuning
 from stn_tutorial import results
+from stn_tutorial.experiments import RECIPES
 from stn_tutorial.results import load_results
 
 FILES = sorted((Path(__file__).parents[1] / "book" / "results").glob("*.json"))
@@ -36,3 +38,19 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "FOLDERS", (tmp_path,))
     with pytest.raises(ValueError, match=r"x\.json is damaged"):
         load_results("x")
+
+
+def test_the_recipe_has_the_rate_that_did_best_on_held_out_digits():
+    rows = load_results("tuning")["rows"]
+    for model in tuning.MODELS:
+        trials = [row for row in rows if row["model"] == model]
+        assert sorted(row["learning_rate"] for row in trials) == sorted(tuning.RATES)
+        best = min(trials, key=lambda row: row["held_out_error"])
+        assert best["learning_rate"] == RECIPES["modern"].recipe.learning_rate
+
+
+def test_the_tables_rows_were_trained_by_the_recipes_as_they_are():
+    for row in load_results("table1")["rows"]:
+        assert row["recipe_settings"] == RECIPES[row["recipe"]].settings(row["steps"])
+        for error, misread in zip(row["test_errors"], row["misread"], strict=True):
+            assert error == pytest.approx(len(misread) / 100)
