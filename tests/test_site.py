@@ -83,6 +83,13 @@ def test_pictures_are_described(site, page):
         assert len(image.get("alt", "")) >= 15, image
 
 
+@each_page
+def test_tables_are_rendered(site, page):
+    article = (site / f"{page}.html").read_text(encoding="utf-8")
+    article = article.partition("<article")[2].partition("</article>")[0]
+    assert not re.search(r"<p>\s*\|", article)
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("chapters/")])
 def test_colab_button_opens_this_chapter(site, page):
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
