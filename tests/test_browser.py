@@ -173,14 +173,23 @@ def tab(chromium, site, served):
     assert noise == []
 
 
+def painted(explorable):
+    """Wait until the frame after this one, in which what was done is shown."""
+    explorable.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
 def entries(explorable):
     """θ as the six number fields show it."""
+    painted(explorable)
     fields = explorable.locator("input[type=number]")
     return [float(value) for value in fields.evaluate_all("all => all.map(one => one.value)")]
 
 
 def pixels(explorable):
     """What the two canvases show."""
+    painted(explorable)
     return explorable.locator(".stage canvas").evaluate_all(
         "all => all.map(canvas => canvas.toDataURL())"
     )
@@ -613,6 +622,7 @@ def test_point_by_mouse_and_by_key(shown):
     grip = one.get_by_role("slider", name="Point", exact=True)
     drag(page, grip, unit, -0.5 * unit)
     fields = one.locator("input[type=number]")
+    painted(one)
     at = [float(fields.nth(k).input_value()) for k in (0, 1)]
     assert at == pytest.approx([2.6, 1.9], abs=0.02)
     value, dx, dy = BilinearExplorer(point=at)._read()
@@ -644,6 +654,7 @@ def test_values_and_slopes_are_the_packages(shown, mode, picture):
     for k, place in enumerate(("2.3", "4.2")):
         one.locator("input[type=number]").nth(k).fill(place)
     value, dx, dy = BilinearExplorer(picture.lower(), (2.3, 4.2), mode)._read()
+    painted(one)
     found = one.locator(".working .equation b").evaluate_all("all => all.map(b => b.textContent)")
     expected = [value, dx, dx * 2.5, dy, dy * 2.5]
     assert [float(text.replace("−", "-")) for text in found] == pytest.approx(expected, abs=0.0051)
@@ -713,6 +724,7 @@ def test_descent_plays_and_pauses(shown):
     expect(one.locator(".words")).to_contain_text(re.compile(r"After \d+ steps"))
     one.get_by_role("button", name="Pause").click()
     expect(one.get_by_role("button", name="Play")).to_be_visible()
+    painted(one)
     said = one.locator(".words").inner_text()
     one.page.wait_for_timeout(250)
     assert one.locator(".words").inner_text() == said
@@ -723,6 +735,7 @@ def test_start_is_dragged(shown):
     unit = one.locator(".duo .plane").first.bounding_box()["width"] / 2 / 1.04
     grip = one.get_by_role("slider", name="The picture", exact=True)
     drag(one.page, grip, -0.2 * unit, -0.4 * unit)
+    painted(one)
     words = one.locator(".words").inner_text()
     found = re.search(r"([\d.]+) to the right, ([\d.]+) above", words)
     assert [float(one) for one in found.groups()] == pytest.approx([0.3, 0.1], abs=0.02)
@@ -761,6 +774,7 @@ def test_touch_moves_each(shown, kind):
 
 def chosen(one):
     """What the fields show of the chosen point: its number, x and y."""
+    painted(one)
     fields = one.locator(".fields input[type=number]")
     return [float(value) for value in fields.evaluate_all("all => all.map(one => one.value)")]
 
