@@ -95,7 +95,7 @@ def test_transformer_centres():
 
 
 def test_transformer_straightens():
-    """It takes back most of a turn, of each offered digit and of those that a reader may draw."""
+    """It takes back most of a turn: of each offered digit, and as measured of the test digits."""
     images = torch.stack([torch.from_numpy(np.array(one)) for one in _network.digits().values()])
     shares = train_network.undone(_network.trained()["look"][0], images[:, None])
     assert (shares > 0.6).all()
