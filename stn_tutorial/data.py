@@ -1,4 +1,4 @@
-"""Pictures and digits: what the chapters look at and learn from (chapters 1, 9 and 10).
+"""Pictures and digits: what the chapters look at and learn from (chapters 1, 10 and 11).
 
 The pictures need no network: two photographs and the embedded digits come inside scikit-learn, and
 the letter F is drawn here. MNIST is fetched once by torchvision, and its files' contents are

@@ -1,4 +1,4 @@
-"""The paper's table of distorted digits, cell by cell (chapters 9 and 10).
+"""The paper's table of distorted digits, cell by cell (chapters 10 and 11).
 
 A *cell* is a model on a distortion, trained by a recipe from one seed. `run` trains it and writes
 one JSON file when it is done; a cell whose file is there is not run again, and one that was

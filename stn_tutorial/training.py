@@ -5,7 +5,7 @@ device, until a batch is drawn; what a batch is turned into is the caller's busi
 Everything random is drawn from one seeded generator, so that on a CPU the same seed gives the same
 weights.
 
-`train` (chapters 9 and 10) trains on batches that are drawn afresh, each from the number of its
+`train` (chapters 10 and 11) trains on batches that are drawn afresh, each from the number of its
 step alone. So a run that was killed goes on from its checkpoint, and ends, on a CPU, with the very
 weights of one that was not; and several processes share a batch without a word to each other. A
 `Recipe` says what is trained, and changes the result; an `Execution` says how fast.
