@@ -16,7 +16,7 @@ those above it:
 `stn_tutorial.cli`          `stn-tutorial train`, `reproduce`, `data`
 `stn_tutorial.results`      what was measured for the book (9, 10)
 `stn_tutorial.viz`          the book's figures
-`stn_tutorial.widgets`      the explorables: pictures that answer to sliders and to the finger
+`stn_tutorial.explorables`      the explorables: pictures that answer to sliders and to the finger
 ==========================  ====================================================================
 
 One convention holds everywhere: θ maps *output* coordinates to *input* coordinates; coordinates
