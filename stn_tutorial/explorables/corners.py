@@ -1,4 +1,4 @@
-"""A projective map, moved by its corners, and what is beyond it (chapter 8)."""
+"""A projective map, moved by its corners, and what is beyond it (chapter 9)."""
 
 import math
 from typing import Any
