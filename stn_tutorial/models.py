@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stn_tutorial._checks import Size, check_choice, check_picture, check_size
 from stn_tutorial._facts import Fact
+from stn_tutorial.convolution import Conv2d
 from stn_tutorial.transformer import (
     Affine,
     ConvolutionalLocalisation,
@@ -88,10 +89,10 @@ def _cnn(side: int, filters: int) -> nn.Sequential:
 
     left = pooled(pooled(side - 8) - 6)  # of the side: 28 → 2, 21 → 1, 30 → 3
     return nn.Sequential(
-        nn.Conv2d(1, filters, 9),
+        Conv2d(1, filters, 9),
         nn.ReLU(),
         nn.MaxPool2d(2, ceil_mode=True),
-        nn.Conv2d(filters, filters, 7),
+        Conv2d(filters, filters, 7),
         nn.ReLU(),
         nn.MaxPool2d(2, ceil_mode=True),
         nn.Flatten(),
