@@ -54,16 +54,16 @@ def _folded(grad: Tensor, weight: Tensor, size: torch.Size) -> Tensor:
     rows, columns = grad.shape[2:]
     windows = _rows(grad).view(-1, filters)
     shares = weight.reshape(filters, -1).t() @ windows.t()
-    # In float32: of up to h·w shares, bfloat16 would lose the small ones.
-    shares = shares.to(torch.promote_types(grad.dtype, torch.float32))
     shares = shares.view(channels, h, w, batch, rows, columns)
-    # First along each row, then along the columns: w + h additions and not w·h.
-    wide = shares.new_zeros(channels, h, batch, rows, width)
-    for k in range(w):
-        wide[..., k : k + columns] += shares[:, :, k]
-    result = shares.new_zeros(channels, batch, height, width)
+    # Added up in float32: of up to h·w shares, bfloat16 would lose the small ones. First along the
+    # columns, then along the rows: h + w additions and not h·w.
+    dtype = torch.promote_types(grad.dtype, torch.float32)
+    tall = shares.new_zeros(channels, w, batch, height, columns, dtype=dtype)
     for k in range(h):
-        result[:, :, k : k + rows] += wide[:, k]
+        tall[..., k : k + rows, :] += shares[:, k]
+    result = shares.new_zeros(channels, batch, height, width, dtype=dtype)
+    for k in range(w):
+        result[..., k : k + columns] += tall[:, k]
     return result.transpose(0, 1).to(grad.dtype)
 
 
