@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
 
+# By how many pixels a page scrolls sideways.
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
 each_page = pytest.mark.parametrize("page", PAGES)
 
 
@@ -110,6 +113,39 @@ def test_site_is_light(site):
         assert not any("thebe" in address for address in Addresses(html).loads)
 
 
+@pytest.fixture
+def opened(site, chromium, served):
+    """Open a page of the book over http, its mathematics set."""
+    contexts = []
+
+    def open_page(page, width=1280, height=900, **options):
+        viewport = {"width": width, "height": height}
+        contexts.append(chromium.new_context(viewport=viewport, **options))
+        tab = contexts[-1].new_page()
+        tab.goto(f"{served}/{page}.html", wait_until="load")
+        if tab.locator(".math").count():
+            tab.wait_for_function("MathJax.startup.promise.then(() => true)")
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@each_page
+def test_formulas_in_the_line_have_no_scroll_bar(opened, page):
+    """One under each made the lines' spacing uneven. A displayed formula may have one."""
+    barred = (
+        opened(page)
+        .locator("span.math")
+        .evaluate_all(
+            """all => all.filter(one => one.offsetHeight - one.clientHeight > 4)
+            .map(one => one.textContent)"""
+        )
+    )
+    assert barred == []
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @each_page
@@ -141,5 +177,5 @@ def test_page_on_a_phone(site, chromium, served, page, theme, scheme):
     assert foreign == []
     assert noise == []
     assert tab.evaluate("document.documentElement.dataset.theme") == theme
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.evaluate(SIDEWAYS) <= 0
     context.close()
