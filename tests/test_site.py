@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
@@ -113,6 +114,19 @@ def test_site_is_light(site):
         assert not any("thebe" in address for address in Addresses(html).loads)
 
 
+@each_page
+def test_mathematics_is_loaded_where_there_is_some(site, page):
+    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert any("mathjax" in address for address in Addresses(html).loads) == ('class="math' in html)
+
+
+@each_page
+def test_nothing_is_loaded_for_a_search_that_no_one_began(site, page):
+    """Four scripts in the head, the whole index among them, held back what is to be read."""
+    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert not any("search" in address for address in Addresses(html).loads)
+
+
 @pytest.fixture
 def opened(site, chromium, served):
     """Open a page of the book over http, its mathematics set."""
@@ -130,6 +144,17 @@ def opened(site, chromium, served):
     yield open_page
     for context in contexts:
         context.close()
+
+
+def test_search_finds(opened):
+    tab = opened("chapters/03_affine_matrices")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("glossary")
+    tab.keyboard.press("Enter")
+    expect(tab).to_have_url(re.compile(r"search\.html\?q=glossary"))
+    expect(tab.locator("#search-results li a").first).to_have_attribute(
+        "href", re.compile("^book/glossary")
+    )
 
 
 @each_page
