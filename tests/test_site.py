@@ -171,6 +171,11 @@ def test_formulas_in_the_line_have_no_scroll_bar(opened, page):
     assert barred == []
 
 
+@each_page
+def test_formulas_are_no_tab_stops(opened, page):
+    assert opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])").count() == 0
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @each_page
