@@ -23,6 +23,9 @@ PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 each_page = pytest.mark.parametrize("page", PAGES)
+each_chapter = pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.startswith("chapters/")]
+)
 
 
 class Addresses(HTMLParser):
@@ -94,7 +97,7 @@ def test_tables_are_rendered(site, page):
     assert not re.search(r"<p>\s*\|", article)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("chapters/")])
+@each_chapter
 def test_colab_button_opens_this_chapter(site, page):
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     address = pyproject["project"]["urls"]["Repository"].replace(
@@ -174,6 +177,40 @@ def test_formulas_in_the_line_have_no_scroll_bar(opened, page):
 @each_page
 def test_formulas_are_no_tab_stops(opened, page):
     assert opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])").count() == 0
+
+
+def test_77_columns_fit_beside_both_sidebars(opened):
+    """In a cell, in its output and in a solution: in one line, and nothing scrolls."""
+    tab = opened("chapters/03_affine_matrices")
+    tab.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
+    for kind in (".cell_input", ".cell_output", "details"):
+        block = tab.locator(f".bd-article {kind} pre").first
+        lines = block.evaluate(
+            """block => ["m", "m".repeat(77)].map(text => {
+              block.textContent = text;
+              return [block.offsetHeight, block.scrollWidth - block.clientWidth];
+            })"""
+        )
+        assert lines[0] == lines[1], kind
+        assert lines[1][1] == 0, kind
+
+
+@pytest.mark.parametrize(("width", "media"), [(390, "screen"), (700, "print"), (390, "print")])
+@each_chapter
+def test_no_code_is_cut_off(opened, page, width, media):
+    """On paper nothing of what was printed, either. (On a phone that scrolls, in its columns.)"""
+    tab = opened(page, width)
+    tab.emulate_media(media=media)
+    blocks = tab.locator(".bd-article pre")
+    if media == "screen":
+        blocks = blocks.locator("visible=true").and_(tab.locator(":not(.cell_output *)"))
+    assert blocks.count() > 20
+    assert (
+        blocks.evaluate_all(
+            "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
