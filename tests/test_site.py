@@ -213,6 +213,28 @@ def test_no_code_is_cut_off(opened, page, width, media):
     )
 
 
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_focus_is_seen_wherever_the_tab_key_goes(opened, theme):
+    """On every control of the theme, from the top of the page to the chapter's text."""
+    tab = opened("chapters/03_affine_matrices", color_scheme=theme)
+    seen = {}
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        name, outline, shadow, inside = tab.evaluate(
+            """() => {
+              const one = document.activeElement, style = getComputedStyle(one);
+              return [one.className + one.textContent,
+                style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+                /^rgb\\(/.test(style.boxShadow), Boolean(one.closest('article'))];
+            }"""
+        )
+        if inside:
+            break
+        seen[name] = outline or shadow
+    assert len(seen) > 20
+    assert [name for name, visible in seen.items() if not visible] == []
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @each_page
