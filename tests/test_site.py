@@ -235,6 +235,12 @@ def test_focus_is_seen_wherever_the_tab_key_goes(opened, theme):
     assert [name for name, visible in seen.items() if not visible] == []
 
 
+@each_page
+def test_page_reflows_at_320_pixels(opened, page):
+    """As at 400 % of a window of 1280 pixels."""
+    assert opened(page, 320).evaluate(SIDEWAYS) <= 0
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @each_page
