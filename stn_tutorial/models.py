@@ -1,4 +1,4 @@
-"""The paper's classifiers of distorted digits, and their sizes (chapters 9 and 10).
+"""The paper's classifiers of distorted digits, and their sizes (chapters 10 and 11).
 
 FCN and CNN, and both with a spatial transformer on the input: affine, projective or thin-plate
 spline. All models of one canvas hold about the same number of parameters, so that a transformer is

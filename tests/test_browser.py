@@ -18,16 +18,17 @@ import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from stn_tutorial import _network, affine, sampling
-from stn_tutorial.grids import affine_grid
-from stn_tutorial.widgets import (
+from stn_tutorial import affine, sampling
+from stn_tutorial.explorables import (
     BilinearExplorer,
     CornersExplorer,
     DescentExplorer,
     MappingExplorer,
     ThetaExplorer,
-    embedded_image,
+    digit_nets,
 )
+from stn_tutorial.explorables.pictures import embedded_image
+from stn_tutorial.grids import affine_grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -517,7 +518,7 @@ def test_weight_of_an_explorable(tab, site, served, name, most):
 
 
 def test_weights_travel_once_and_only_where_they_are_used(site):
-    sent = _network.sent()["weights"]
+    sent = digit_nets.sent()["weights"]
     holders = [
         path for path in site.rglob("*") if path.is_file() and sent in path.read_text("latin")
     ]

@@ -14,14 +14,14 @@ from scipy.interpolate import RBFInterpolator
 from torch.nn import functional as F
 
 from stn_tutorial import affine, grids, sampling
-from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import (
+from stn_tutorial.explorables import (
     EXPLORABLES,
-    PATTERNS,
     CornersExplorer,
     SplineExplorer,
     describe,
 )
+from stn_tutorial.explorables.bilinear import PATTERNS
+from stn_tutorial.explorables.bundle import bundle
 
 SIZES = [(8, 8), (7, 5), (5, 12), (1, 1), (1, 6), (16, 3)]
 

@@ -6,7 +6,6 @@ import inspect
 import itertools
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from scipy.ndimage import map_coordinates
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-import stn_tutorial
 from stn_tutorial import affine
 from stn_tutorial.grids import affine_grid, normalised_to_pixel, pixel_to_normalised, regular_grid
 from stn_tutorial.sampling import (
@@ -737,29 +735,3 @@ def test_imports_nothing_of_torchs_sampling(name):
     used |= {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
     theirs = {"functional", "nn", "ops", "grid_sample", "grid_sampler", "interpolate"}
     assert not used & theirs
-
-
-LAYERS = [
-    *("_checks", "_facts", "pooling", "affine", "grids", "sampling", "transformer", "models"),
-    *("data", "training", "experiments", "cli", "results", "viz", "_bundle", "_network"),
-    "widgets",
-]
-FOLDER = Path(stn_tutorial.__file__).parent
-
-
-def test_every_module_has_its_layer():
-    assert {p.stem for p in FOLDER.glob("*.py")} == {"__init__", *LAYERS}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_imports_only_from_those_above(name):
-    tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import, which this test does not follow"
-            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    ours = {i.split(".")[1] for i in imported if i.startswith("stn_tutorial.")}
-    assert ours & set(LAYERS) <= set(LAYERS[: LAYERS.index(name)])

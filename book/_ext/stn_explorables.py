@@ -30,8 +30,8 @@ from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from stn_tutorial._bundle import bundle
-from stn_tutorial.widgets import EXPLORABLES
+from stn_tutorial.explorables import EXPLORABLES
+from stn_tutorial.explorables.bundle import bundle
 
 WIDGET = re.compile(r'data-stn-widget="([^"]*)"')
 STILL = re.compile(

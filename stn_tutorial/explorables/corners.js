@@ -1,6 +1,7 @@
 // The corners explorable: a projective map, by where it takes the output's four corners.
 
-import { beyondHorizon, describeCorners, homography, projectLine, projectiveGrid } from "./maths.js";
+import { beyondHorizon, describeCorners, homography, projectLine } from "./warps.js";
+import { projectiveGrid } from "./warps.js";
 import { dragging } from "./dragging.js";
 import { explorable, h, number, stroke } from "./ui.js";
 

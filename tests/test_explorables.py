@@ -11,8 +11,8 @@ from ipywidgets import FloatSlider
 from PIL import Image
 from traitlets import TraitError
 
-from stn_tutorial import _bundle, affine, grids
-from stn_tutorial.widgets import (
+from stn_tutorial import affine, grids
+from stn_tutorial.explorables import (
     EXPLORABLES,
     BilinearExplorer,
     CornersExplorer,
@@ -22,8 +22,9 @@ from stn_tutorial.widgets import (
     SplineExplorer,
     ThetaExplorer,
     describe,
-    embedded_pictures,
 )
+from stn_tutorial.explorables import bundle as bundling
+from stn_tutorial.explorables.pictures import embedded_pictures
 
 IDENTITY = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
 KEYSTONE = [[-0.5, -1], [0.5, -1], [-1, 1], [1, 1]]
@@ -222,7 +223,7 @@ def test_embedded_pictures_are_small():
 
 def test_every_explorable_has_a_module():
     for kind in EXPLORABLES:
-        assert f'mount("{kind}", model, host)' in _bundle.bundle(kind)
+        assert f'mount("{kind}", model, host)' in bundling.bundle(kind)
 
 
 # --- Pooling, mapping, bilinear, descent ---
@@ -302,7 +303,7 @@ def test_text_and_html_of_each(made, text, alt):
     assert data["text/html"] == same["text/html"] == one.to_html()
     found = re.search(r'data-stn-widget="([^"]*)".*<img alt="([^"]*)"', data["text/html"])
     state = json.loads(html.unescape(found[1]))
-    assert state.pop("kind") == one._kind
+    assert state.pop("kind") == one.kind
     # All that the front end takes from the model, so that a page starts where a kernel does.
     assert all(getattr(one, name) == value for name, value in state.items() if name[0] != "_")
     assert alt in html.unescape(found[2])
@@ -501,12 +502,12 @@ def test_words_are_of_what_is_seen():
 
 
 def test_bundle_is_one_module_without_imports():
-    code = _bundle.bundle("theta")
+    code = bundling.bundle("theta")
     assert not re.search(r"^\s*import ", code, re.MULTILINE)
     assert len(re.findall(r"^export ", code, re.MULTILINE)) == 2
     # What only others use is left out, and all kinds fit into one module.
     assert "function splat" not in code
-    assert "function splat" in _bundle.bundle(*EXPLORABLES)
+    assert "function splat" in bundling.bundle(*EXPLORABLES)
     assert code.index("const CSS") < code.index("function decompose") < code.index("PRESETS")
     assert "http" not in code.replace("http://www.w3.org/2000/svg", "")
 
@@ -517,17 +518,17 @@ def test_join_follows_imports_once_each():
         "b": 'import { c } from "./c.js";\nexport const b = () => c;',
         "c": "// A comment.\n\nexport const c = 1;",
     }
-    code, exports = _bundle.join(sources, "a")
+    code, exports = bundling.join(sources, "a")
     assert code == "const c = 1;\nconst b = () => c;\nb(c);"
     assert exports == ["c", "b"]
 
 
 def test_shake_keeps_what_is_referred_to():
     code = "const a = 1;\nfunction b() {\n  return a;\n}\nconst c = 2;\nconst d = () => c;\nb();"
-    left, exports = _bundle.shake(code, ["a", "c", "d"], ())
+    left, exports = bundling.shake(code, ["a", "c", "d"], ())
     assert left == "const a = 1;\nfunction b() {\n  return a;\n}\nb();"
     assert exports == ["a"]
-    assert _bundle.shake(code, ["c", "d"], ("d",))[1] == ["c", "d"]
+    assert bundling.shake(code, ["c", "d"], ("d",))[1] == ["c", "d"]
 
 
 @pytest.mark.parametrize(
@@ -545,4 +546,4 @@ def test_shake_keeps_what_is_referred_to():
 )
 def test_join_refuses_what_breaks_the_convention(sources, message):
     with pytest.raises(ValueError, match=message):
-        _bundle.join(sources, "a")
+        bundling.join(sources, "a")

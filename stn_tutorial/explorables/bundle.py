@@ -1,8 +1,8 @@
 """Join the explorables' source files into one ES module, without Node.
 
 anywidget takes a widget's front end as *one* module, and a page opened from disk may not import
-another file at all. The files in `static/` therefore keep to a convention that makes joining them a
-matter of lines:
+another file at all. The files in this folder therefore keep to a convention that makes joining
+them a matter of lines:
 
 - an import is one line, `import { a, b } from "./other.js";`, without renaming;
 - an export is the word `export` at the start of a declaration's line;
@@ -18,7 +18,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-STATIC = Path(__file__).parent / "static"
+FOLDER = Path(__file__).parent
 
 _IMPORT = re.compile(r'import \{ [\w$]+(?:, [\w$]+)* \} from "\./(\w+)\.js";')
 _EXPORT = re.compile(r"export (?=(?:async )?(?:function|class|const|let) )")
@@ -116,16 +116,16 @@ def bundle(*kinds: str, whole: bool = False) -> str:
     pictures)` is what a static page calls.
 
     Args:
-        *kinds: the names of their files in `static/`, without `.js`.
+        *kinds: the names of their files in this folder, without `.js`.
         whole: leave in, and export, what these explorables do not use.
     """
-    sources = {path.stem: path.read_text(encoding="utf-8") for path in STATIC.glob("*.js")}
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.js")}
     code, exports = join(sources, *kinds)
     if not whole:
         code, exports = shake(code, exports, ("mount", "mountPage"))
     # A page carries this text: without indentation it is a good deal lighter.
     code = "\n".join(line.strip() for line in code.splitlines())
-    css = squeeze_css((STATIC / "explorable.css").read_text(encoding="utf-8"))
+    css = squeeze_css((FOLDER / "explorable.css").read_text(encoding="utf-8"))
     return "\n".join(
         [
             f"const CSS = {json.dumps(css)};",

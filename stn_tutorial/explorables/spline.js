@@ -1,8 +1,8 @@
 // The spline explorable: k×k control points, and a thin-plate spline or a mesh of triangles through
 // them.
 
-import { cellsOf, controlPoints, describePoints, findFolds, joinCells } from "./maths.js";
-import { meshWeights, movedGrid, positions, splineWeights } from "./maths.js";
+import { cellsOf, controlPoints, describePoints, findFolds, joinCells } from "./warps.js";
+import { meshWeights, movedGrid, positions, splineWeights } from "./warps.js";
 import { dragging, drawLines } from "./dragging.js";
 import { explorable, options, save } from "./ui.js";
 

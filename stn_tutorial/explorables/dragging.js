@@ -1,7 +1,7 @@
 // What the explorables with points to drag share: the input with the grid and its points, the output
 // with the part marked where the map is not one to one, the fields of the chosen point.
 
-import { controlPoints, regularGrid, warpGridInto } from "./maths.js";
+import { controlPoints, regularGrid, warpGridInto } from "./warps.js";
 import { dot, drawPicture, field, fitting, follow, frame, frames, glide, h } from "./ui.js";
 import { handle, link, loadPictures, number, palette, pictureChoice } from "./ui.js";
 import { plane, save } from "./ui.js";

@@ -43,7 +43,7 @@ CHAINS: dict[str, tuple[tuple[Any, ...], ...]] = {
 each convolution and each dense layer but a chain's last comes a ReLU. Convolutions have no padding,
 pools drop what does not fill one. `localise` ends with the four offsets of a similarity."""
 
-WEIGHTS = Path(__file__).parent / "static" / "network.bin"
+WEIGHTS = Path(__file__).with_name("network.bin")
 """The weights and biases of the chains' layers, one after another, as float16, little-endian."""
 
 FIGURES = WEIGHTS.with_suffix(".json")
