@@ -73,9 +73,13 @@ def bilinear_kernel(d: Tensor) -> Tensor:
     return (1 - d.abs()).clamp(min=0)
 
 
-def bicubic_kernel(d: Tensor) -> Tensor:
-    """Keys' cubic convolution (1981) with a = −0.75: support of two pixels each way. Any shape."""
-    a, d = KEYS_A, d.abs()
+def bicubic_kernel(d: Tensor, a: float = KEYS_A) -> Tensor:
+    """Keys' cubic convolution (1981): support of two pixels each way. Any shape.
+
+    `a` is the slope at a distance of 1: the more negative, the deeper the dip and the sharper.
+    `sample` takes −0.75; Keys' own −0.5 is exact on parabolas.
+    """
+    d = d.abs()
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))

@@ -92,6 +92,17 @@ def test_kernel_known_values():
     assert bicubic_kernel(torch.tensor([1.5, -1.5])).tolist() == [-3 / 32, -3 / 32]
 
 
+def test_keys_own_cubic_is_exact_on_parabolas():
+    x = torch.linspace(3, 4, 11, dtype=F64)
+    pixel = torch.arange(8, dtype=F64)
+    for a, exact in ((-0.5, True), (KEYS_A, False)):
+        V = (pixel**2 * bicubic_kernel(x[:, None] - pixel, a)).sum(dim=1)
+        assert torch.allclose(V, x**2, rtol=0, atol=1e-12) == exact
+        # The slope at a distance of 1, from either side, is a.
+        near = torch.tensor([1 - 1e-6, 1.0, 1 + 1e-6], dtype=F64)
+        close(bicubic_kernel(near, a).diff() / 1e-6, torch.full((2,), a, dtype=F64), 1e-4)
+
+
 def test_kernels_have_gradients():
     d = torch.tensor([-1.7, -0.6, -0.3, 0.2, 0.8, 1.4, 2.5], dtype=F64, requires_grad=True)
     assert gradcheck(bilinear_kernel, d)
