@@ -207,7 +207,7 @@ def test_no_code_is_cut_off(opened, page, width, media):
     assert blocks.count() > 20
     assert (
         blocks.evaluate_all(
-            "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+            "all => all.filter(o => o.scrollWidth > o.clientWidth).map(o => o.textContent)"
         )
         == []
     )
