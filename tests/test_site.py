@@ -205,12 +205,8 @@ def test_no_code_is_cut_off(opened, page, width, media):
     if media == "screen":
         blocks = blocks.locator("visible=true").and_(tab.locator(":not(.cell_output *)"))
     assert blocks.count() > 20
-    assert (
-        blocks.evaluate_all(
-            "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
-        )
-        == []
-    )
+    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+    assert blocks.evaluate_all(cut) == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
