@@ -54,7 +54,7 @@ def mnist_folder(tmp_path_factory):
     assert source.is_dir(), f"STN_TUTORIAL_DATA is set, but there is no {RAW} in it"
     folder = tmp_path_factory.mktemp("data")
     (folder / RAW).mkdir(parents=True)
-    for name in data.MNIST_SHA256:
+    for name in data.digits.MNIST_SHA256:
         for path in (source / name, source / f"{name}.gz"):
             if path.exists():
                 shutil.copyfile(path, folder / RAW / path.name)
@@ -203,7 +203,7 @@ def test_mnist_damaged_after_it_was_unpacked(mnist_folder, monkeypatch, tmp_path
     data.mnist("test")
 
 
-@pytest.mark.parametrize("name", data.MNIST_SHA256)
+@pytest.mark.parametrize("name", data.digits.MNIST_SHA256)
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x01"])
 def test_truncated_file_is_named(name, content, monkeypatch, tmp_path):
     (tmp_path / RAW).mkdir(parents=True)
@@ -377,12 +377,12 @@ def test_two_processes_at_once(small_mnist, archives, monkeypatch):
         from stn_tutorial import data
         print("ready", flush=True)
         MNIST = torchvision.datasets.MNIST
-        MNIST.mirrors, MNIST.resources, data.MNIST_SHA256 = json.loads(sys.stdin.read())
+        MNIST.mirrors, MNIST.resources, data.digits.MNIST_SHA256 = json.loads(sys.stdin.read())
         images = data.mnist().images
         print(len(images), int(images.long().sum()))
     """
     MNIST = torchvision.datasets.MNIST
-    settings = json.dumps([MNIST.mirrors, MNIST.resources, data.MNIST_SHA256])
+    settings = json.dumps([MNIST.mirrors, MNIST.resources, data.digits.MNIST_SHA256])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]

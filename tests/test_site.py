@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
+PAGES = [TOC["root"], *(page["file"] for part in TOC["parts"] for page in part["chapters"])]
 
 # By how many pixels a page scrolls sideways.
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -205,8 +205,12 @@ def test_no_code_is_cut_off(opened, page, width, media):
     if media == "screen":
         blocks = blocks.locator("visible=true").and_(tab.locator(":not(.cell_output *)"))
     assert blocks.count() > 20
-    cut = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
-    assert blocks.evaluate_all(cut) == []
+    assert (
+        blocks.evaluate_all(
+            "all => all.filter(o => o.scrollWidth > o.clientWidth).map(o => o.textContent)"
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

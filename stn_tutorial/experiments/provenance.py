@@ -42,7 +42,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Return the command, commit, device, threads and versions that a result is written down with."""
+    """Return what a result is written down with: command, commit, device, threads, versions."""
     program = Path(sys.argv[0]).name
     return {
         "command": " ".join(["stn-tutorial" if program == "cli.py" else program, *sys.argv[1:]]),

@@ -110,6 +110,7 @@ class Pictured(Explorable):
     def image(self) -> Image.Image:
         """The picture that is shown, as a PIL image of 8-bit values."""
         if self._picture == "yours":
+            assert self._given is not None
             return self._given
         return embedded_image(self._picture, self._side)
 

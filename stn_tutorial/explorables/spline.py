@@ -1,4 +1,4 @@
-"""A spline or a mesh, moved by its points, and its folds (chapter 8)."""
+"""A spline or a mesh, moved by its points, and its folds (chapter 9)."""
 
 import math
 from typing import Any

@@ -150,7 +150,8 @@ def train(
             U, target = batch(step)
             _check_batch(U, target, recipe.batch_size, device)
             U, target = U.chunk(world)[rank], target.chunk(world)[rank]
-            if execution.channels_last:
+            # One channel is last and first: to say so would only lead to slower pooling on a CPU.
+            if execution.channels_last and U.shape[1] > 1:
                 U = U.to(memory_format=torch.channels_last)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate(step) * group["factor"]

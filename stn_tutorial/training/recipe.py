@@ -17,8 +17,10 @@ __all__ = ["Execution", "Recipe", "Record"]
 def check_number(name: str, value: object, expected: str, *, whole: bool = False) -> None:
     """Raise `ValueError` unless a number is in the range that `expected` says, as "0 to 1" does."""
     low, _, high = expected.partition(" to ")
-    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not right or not float(low) <= value <= float(high or "inf") or not math.isfinite(value):
+    right = isinstance(value, int | float) and not isinstance(value, bool)
+    number = float(value) if isinstance(value, int | float) else math.nan
+    right &= isinstance(value, int) or not whole
+    if not right or not float(low) <= number <= float(high or "inf") or not math.isfinite(number):
         kind = "a whole number" if whole else "a number"
         span = f"from {low} to {high}" if high else f"{low} or more"
         raise ValueError(f"{name} must be {kind}, {span}, but {value!r} was given")
