@@ -34,9 +34,12 @@ test: lint ## Run all tests, and compare every chapter's outputs with a fresh ru
 	  --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
 	  -n 2 --dist loadscope
 
-lint: $(VENV)/.ready ## Check style and formatting
+lint: $(VENV)/.ready ## Check style, types, JavaScript, spelling and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/oxlint --deny-warnings
+	$(BIN)/typos
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github
 
 ##@ Write
 format: $(VENV)/.ready ## Mend style and formatting where ruff can

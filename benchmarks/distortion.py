@@ -1,7 +1,7 @@
 """Distorting on the device beside per-image transforms, and what a transformer adds to a step.
 
 Run it with `python -m benchmarks.distortion`; it prints two tables and writes
-`book/results/bench_distortion.json`, which chapter 9 shows.
+`book/results/bench_distortion.json`, which chapter 10 shows.
 
 The first: digits a second through distortion R (rotation by up to 90°, bilinear), from bytes to a
 batch of 256 on the device. Ours is `data.Batches`, draws and all; kornia's is its batched `rotate`

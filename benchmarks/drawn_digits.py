@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import sync_playwright
 
-from stn_tutorial._bundle import bundle
-from stn_tutorial._network import FRAME
-from stn_tutorial.widgets import NetworkExplorer
+from stn_tutorial.explorables import NetworkExplorer
+from stn_tutorial.explorables.bundle import bundle
+from stn_tutorial.explorables.digit_nets import FRAME
 from tools.train_network import RESULT, TURN, publish
 
 SEED = 5

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from stn_tutorial._bundle import bundle
+from stn_tutorial.explorables import EXPLORABLES
+from stn_tutorial.explorables.bundle import bundle
 from stn_tutorial.grids import control_points
-from stn_tutorial.widgets import EXPLORABLES
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "bench_explorable.json"

@@ -1,7 +1,7 @@
 """What each performance step wins: one training step of ST-CNN affine on R, measured in turn.
 
 Run it with `python -m benchmarks.training_steps`; it prints a table and writes
-`book/results/steps.json`, which chapter 9 shows. Each way adds one thing to the way before it:
+`book/results/steps.json`, which chapter 10 shows. Each way adds one thing to the way before it:
 torchvision's per-image transform in a DataLoader; the digits on the device, distorted a batch at a
 time; channels last; mixed precision; a compiled model. All ways take turns, so that a busy moment
 hits all alike. A run on another kind of device is kept beside this one's.

@@ -1,6 +1,6 @@
 """The modern recipe's learning rate, chosen for CNN and for ST-CNN by the same trials.
 
-Run it with `python -m benchmarks.tuning`; it writes `book/results/tuning.json`, which chapter 10
+Run it with `python -m benchmarks.tuning`; it writes `book/results/tuning.json`, which chapter 11
 shows. Each model is trained on distortion R for a few passes at each learning rate, with the
 recipe's schedule squeezed into them and nothing else of the recipe changed, and judged on the
 digits that are held out. Test digits are not touched. A trial that is in the file is not run again.

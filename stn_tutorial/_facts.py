@@ -1,4 +1,4 @@
-"""How sure we are of what we build after the paper (chapters 9 and 10).
+"""How sure we are of what we build after the paper (chapters 10 and 11).
 
 Not all of the paper's settings could be checked in print. Each that we use is a `Fact` with a mark,
 so that the book can show which of them are the paper's and which are ours.

@@ -198,7 +198,7 @@ def data_command() -> None:
     try:
         if data.dataset_name() == "mnist":
             typer.echo(f"MNIST's folder: {data.data_folder()}")
-        for split in data.SPLITS:
+        for split in ("train", "test"):
             data.load_digits(split)
     except (ValueError, RuntimeError) as error:
         raise _fail(error) from error

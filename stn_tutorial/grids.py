@@ -1,4 +1,4 @@
-r"""Grids: where each output pixel stands, and where it reads (chapters 3, 4 and 8).
+r"""Grids: where each output pixel stands, and where it reads (chapters 3, 4 and 9).
 
 *Convention.* A grid has shape (N, H, W, 2), (x, y) last, in normalised coordinates: the output
 pixel in row i and column j reads the input at `grid[n, i, j]`. With `align_corners=False`, the

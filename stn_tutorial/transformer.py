@@ -1,4 +1,4 @@
-"""The spatial transformer, as a module for your own network (chapters 7 and 8).
+"""The spatial transformer, as a module for your own network (chapters 7 to 9).
 
 A transformer has three parts, as in the paper: a *localisation net* looks at the input and gives a
 few numbers; a *transform* makes θ and the sampling grid of them; the *sampler* reads the input
@@ -420,11 +420,12 @@ class SpatialTransformer(nn.Module):
             raise ValueError(
                 f"localisation must return shape (N, features) = {expected}, but {shape} was given"
             )
-        offsets = self.regression(features)
-        # Widened before the identity is added: in bfloat16, 1 + 0.001 is 1.
-        offsets = offsets.to(at_least_float32(offsets.dtype))
         with without_autocast(U.device):
-            return self.transform.theta(offsets)
+            # The last layer too: offsets rounded to bfloat16 read a third of a pixel off.
+            dtype = torch.promote_types(features.dtype, self.regression.weight.dtype)
+            offsets = self.regression(features.to(dtype))
+            # Widened before the identity is added: in bfloat16, 1 + 0.001 is 1.
+            return self.transform.theta(offsets.to(at_least_float32(offsets.dtype)))
 
     def grid(self, theta: Tensor, size: Size) -> Tensor:
         """θ's sampling grid for an output of that size, checked: (N, H, W, 2), or of a volume."""

@@ -29,12 +29,18 @@ CHROMIUM = next(
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A browser, for the tests that need one; without any they are skipped, and say so."""
+    """A browser, for the tests that need one; without any they are skipped, and say so.
+
+    It shows scroll bars, which Playwright would hide, as most desktops show them: what they cover,
+    and the lines that they push apart, is to be seen by the tests too.
+    """
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=flags, ignore_default_args=["--hide-scrollbars"]
+        )
         yield browser
         browser.close()
 

@@ -182,7 +182,7 @@ def test_the_same_cell_gives_the_same_result(reference, tmp_path):
 
 def test_a_finished_cell_is_not_run_again(reference, monkeypatch):
     folder, result = reference
-    monkeypatch.setattr(experiments, "build", None)
+    monkeypatch.setattr(experiments.running, "build", None)
     assert run(fast(), folder) == result
     assert finished(fast(), folder) == result
     assert finished(fast(seed=5), folder) is None
@@ -221,7 +221,7 @@ def test_the_test_digits_are_looked_at_once_and_last(monkeypatch, tmp_path):
 
 
 def test_no_digit_is_trained_on_and_judged_by():
-    train_on, held_out, test = experiments._digits("digits")
+    train_on, held_out, test = experiments.running._digits("digits")
     pictures = torch.cat([part.images for part in (train_on, held_out, test)]).flatten(1)
     assert len(pictures.unique(dim=0)) == len(pictures) == 1797
 

@@ -21,18 +21,18 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 CELLS = [
-    "from stn_tutorial.widgets import ThetaExplorer\n"
+    "from stn_tutorial.explorables import ThetaExplorer\n"
     "explorer = ThetaExplorer('F', [[0, -1, 0], [1, 0, 0]])\nexplorer",
     "print('θ is', explorer.theta); print(explorer.pixel)",
     "explorer.theta = [[0.5, 0, 0.25], [0, 0.5, -0.25]]",
     "explorer.picture = 'flower'",
     "import numpy\nexplorer.picture = numpy.eye(6)",
     "from IPython.display import display\n"
-    "from stn_tutorial.widgets import BilinearExplorer, DescentExplorer\n"
+    "from stn_tutorial.explorables import BilinearExplorer, DescentExplorer\n"
     "point, descent = BilinearExplorer(), DescentExplorer()\ndisplay(point, descent)",
     "print(point.point, point.mode, descent.steps, round(descent.loss, 4))\n"
     "point.picture = 'edge'; descent.theta = [[1, 0, 0.25], [0, 1, 0]]",
-    "from stn_tutorial.widgets import NetworkExplorer\n"
+    "from stn_tutorial.explorables import NetworkExplorer\n"
     "network = NetworkExplorer('7', (0, 1, 0, 0))\nnetwork",
     "print(network.pose, network.result['look'].argmax().item())\nnetwork.picture = '4'",
 ]

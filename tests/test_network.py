@@ -18,10 +18,9 @@ from playwright.sync_api import expect
 from torch import nn
 from traitlets import TraitError
 
-from stn_tutorial import _network
-from stn_tutorial._bundle import bundle
+from stn_tutorial.explorables import NetworkExplorer, digit_nets
+from stn_tutorial.explorables.bundle import bundle
 from stn_tutorial.training import accuracy
-from stn_tutorial.widgets import NetworkExplorer
 from tools import train_network
 
 ROOT = Path(__file__).parents[1]
@@ -37,12 +36,12 @@ FOUR = [[[-0.2, -0.5], [-0.3, 0.1], [0.35, 0.1]], [[0.2, -0.5], [0.2, 0.55]]]
 
 def test_networks_are_small_and_alike():
     counts = {
-        name: sum(p.numel() for p in net.parameters()) for name, net in _network.trained().items()
+        name: sum(p.numel() for p in net.parameters()) for name, net in digit_nets.trained().items()
     }
     assert max(counts.values()) <= 70_000
     assert max(counts.values()) < 1.05 * min(counts.values())
     assert counts == {name: one["parameters"] for name, one in RESULT["networks"].items()}
-    assert _network.WEIGHTS.stat().st_size == 2 * sum(counts.values())
+    assert digit_nets.WEIGHTS.stat().st_size == 2 * sum(counts.values())
 
 
 def test_what_is_stated_is_what_was_measured():
@@ -72,13 +71,13 @@ def test_rates_are_those_that_did_best_on_held_out_digits():
 
 def test_file_of_another_length_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "network.bin"
-    path.write_bytes(_network.WEIGHTS.read_bytes()[:-2])
-    monkeypatch.setattr(_network, "WEIGHTS", path)
+    path.write_bytes(digit_nets.WEIGHTS.read_bytes()[:-2])
+    monkeypatch.setattr(digit_nets, "WEIGHTS", path)
     with pytest.raises(ValueError, match="but it holds 104279"):
-        _network.trained.__wrapped__()
+        digit_nets.trained.__wrapped__()
 
 
-@pytest.mark.parametrize("name", _network.DIGITS)
+@pytest.mark.parametrize("name", digit_nets.DIGITS)
 def test_transformer_reads_the_offered_digits(name):
     for degrees in (-45, 0, 45):
         read = NetworkExplorer(name, (degrees, 1.1, 0.1, -0.1)).result["look"]
@@ -87,7 +86,7 @@ def test_transformer_reads_the_offered_digits(name):
 
 def test_transformer_centres():
     """In V a digit's ink is nearer to the middle than it was in U."""
-    for name in _network.DIGITS:
+    for name in digit_nets.DIGITS:
         for x, y in ((-0.35, -0.3), (0.35, 0.3), (-0.3, 0.35)):
             one = NetworkExplorer(name, (0, 0.9, x, y))
             away = [off_centre(picture) for picture in (one.frame, one.result["V"])]
@@ -96,8 +95,8 @@ def test_transformer_centres():
 
 def test_transformer_straightens():
     """It takes back most of a turn: of each offered digit, and as measured of the test digits."""
-    images = torch.stack([torch.from_numpy(np.array(one)) for one in _network.digits().values()])
-    shares = train_network.undone(_network.trained()["look"][0], images[:, None])
+    images = torch.stack([torch.from_numpy(np.array(one)) for one in digit_nets.digits().values()])
+    shares = train_network.undone(digit_nets.trained()["look"][0], images[:, None])
     assert (shares > 0.6).all()
     low, median, _ = RESULT["networks"]["look"]["share_of_a_turn_undone"]
     assert low > 0.3
@@ -114,7 +113,7 @@ def off_centre(picture):
 def test_batch_norm_is_folded():
     torch.manual_seed(0)
     U = torch.rand(32, 1, 42, 42)
-    for net in _network.networks(norm=True).values():
+    for net in digit_nets.networks(norm=True).values():
         for module in net.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 2)
@@ -130,7 +129,7 @@ def test_batch_norm_is_folded():
 
 def test_placed_digits_keep_their_ink_in_the_frame():
     """At most a digit's corners are cut, at the largest size."""
-    digits = torch.stack([torch.from_numpy(np.array(one)) for one in _network.digits().values()])
+    digits = torch.stack([torch.from_numpy(np.array(one)) for one in digit_nets.digits().values()])
     images = digits[:, None].repeat(50, 1, 1, 1)
     frames = train_network.placed(images, seed=0)
     assert frames.shape == (300, 1, 42, 42)
@@ -147,7 +146,7 @@ def test_placed_digits_keep_their_ink_in_the_frame():
 def test_figures_are_those_of_the_weights_that_ship():
     images, labels = train_network.mnist("test")
     frames = train_network.placed(images, train_network.TEST_SEED)
-    for name, net in _network.trained().items():
+    for name, net in digit_nets.trained().items():
         wrong = 100 * (1 - accuracy(net, frames, labels))
         assert wrong == pytest.approx(RESULT["networks"][name]["test_error"], abs=0.03)
 
@@ -158,7 +157,7 @@ def test_figures_are_those_of_the_weights_that_ship():
 def test_output_holds_no_weights():
     one = NetworkExplorer()
     data, _ = one._repr_mimebundle_()
-    weights = _network.sent()["weights"]
+    weights = digit_nets.sent()["weights"]
     assert len(data["text/html"]) < 25_000
     assert weights[:40] not in json.dumps(data)
     state = json.loads(html.unescape(re.search(r'data-stn-widget="([^"]*)"', one.to_html())[1]))
@@ -235,7 +234,7 @@ def js(chromium):
           window.m = await import(URL.createObjectURL(blob));
           window.nets = m.unpack(sent);
         }""",
-        [bundle("network", whole=True), _network.sent()],
+        [bundle("network", whole=True), digit_nets.sent()],
     )
     yield lambda expression, a=None: page.evaluate(f"(a) => ({expression})", a)
     page.close()
@@ -247,7 +246,7 @@ def explorers():
     made = []
     for k in range(36):
         pose = (rng.uniform(-180, 180), rng.uniform(0.5, 1.8), *rng.uniform(-0.6, 0.6, 2))
-        name = [*_network.DIGITS, "drawing"][k % 7]
+        name = [*digit_nets.DIGITS, "drawing"][k % 7]
         pen = rng.uniform(1, 6)
         made.append(NetworkExplorer(name, pose, strokes=(SEVEN, FOUR)[k % 2], pen=pen))
     return made
@@ -259,7 +258,7 @@ def test_weights_are_decoded_exactly(js):
     assert js("[...m.decodeHalf(a)]", text) == numbers.astype(float).tolist()
     sums = js("Object.values(nets).flat().map((one) => one.weight ? one.weight.length : 0)")
     biases = js("Object.values(nets).flat().map((one) => one.bias ? one.bias.length : 0)")
-    assert 2 * (sum(sums) + sum(biases)) == _network.WEIGHTS.stat().st_size
+    assert 2 * (sum(sums) + sum(biases)) == digit_nets.WEIGHTS.stat().st_size
 
 
 def test_frames_are_the_packages(js):
@@ -267,7 +266,7 @@ def test_frames_are_the_packages(js):
         if one.picture == "drawing":
             got = js("[...m.inked(...a)]", [one.strokes, one.pen, one.pose])
         else:
-            data = np.array(_network.digits()[one.picture]).ravel().tolist()
+            data = np.array(digit_nets.digits()[one.picture]).ravel().tolist()
             picture = "{width: 28, height: 28, channels: 1, data: Uint8Array.from(a[0])}"
             got = js(f"[...m.placed({picture}, a[1])]", [data, one.pose])
         # The offered digits pass through float32.
@@ -286,7 +285,7 @@ def test_networks_are_pytorchs(js):
             "(({theta, V, look, plain}) => ({theta, V: [...V], look, plain}))(m.readBoth(nets, a))",
             U.ravel().tolist(),
         )
-        expected = _network.run(U)
+        expected = digit_nets.run(U)
         for name in ("look", "plain"):
             assert sum(got[name]) == pytest.approx(1, abs=1e-9)
             worst = max(worst, np.abs(np.array(got[name]) - expected[name][0].numpy()).max())

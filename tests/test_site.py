@@ -13,12 +13,19 @@ from urllib.parse import unquote
 
 import pytest
 import yaml
+from playwright.sync_api import expect
 
 ROOT = Path(__file__).parents[1]
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"], *(chapter["file"] for chapter in TOC["chapters"])]
+PAGES = [TOC["root"], *(page["file"] for part in TOC["parts"] for page in part["chapters"])]
+
+# By how many pixels a page scrolls sideways.
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 each_page = pytest.mark.parametrize("page", PAGES)
+each_chapter = pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.startswith("chapters/")]
+)
 
 
 class Addresses(HTMLParser):
@@ -90,7 +97,7 @@ def test_tables_are_rendered(site, page):
     assert not re.search(r"<p>\s*\|", article)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("chapters/")])
+@each_chapter
 def test_colab_button_opens_this_chapter(site, page):
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     address = pyproject["project"]["urls"]["Repository"].replace(
@@ -108,6 +115,130 @@ def test_site_is_light(site):
         html = (site / f"{page}.html").read_text(encoding="utf-8")
         assert "THEBE" not in html
         assert not any("thebe" in address for address in Addresses(html).loads)
+
+
+@each_page
+def test_mathematics_is_loaded_where_there_is_some(site, page):
+    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert any("mathjax" in address for address in Addresses(html).loads) == ('class="math' in html)
+
+
+@each_page
+def test_nothing_is_loaded_for_a_search_that_no_one_began(site, page):
+    """Four scripts in the head, the whole index among them, held back what is to be read."""
+    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert not any("search" in address for address in Addresses(html).loads)
+
+
+@pytest.fixture
+def opened(site, chromium, served):
+    """Open a page of the book over http, its mathematics set."""
+    contexts = []
+
+    def open_page(page, width=1280, height=900, **options):
+        viewport = {"width": width, "height": height}
+        contexts.append(chromium.new_context(viewport=viewport, **options))
+        tab = contexts[-1].new_page()
+        tab.goto(f"{served}/{page}.html", wait_until="load")
+        if tab.locator(".math").count():
+            tab.wait_for_function("MathJax.startup.promise.then(() => true)")
+        return tab
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def test_search_finds(opened):
+    tab = opened("chapters/03_affine_matrices")
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("glossary")
+    tab.keyboard.press("Enter")
+    expect(tab).to_have_url(re.compile(r"search\.html\?q=glossary"))
+    expect(tab.locator("#search-results li a").first).to_have_attribute(
+        "href", re.compile("^book/glossary")
+    )
+
+
+@each_page
+def test_formulas_in_the_line_have_no_scroll_bar(opened, page):
+    """One under each made the lines' spacing uneven. A displayed formula may have one."""
+    barred = (
+        opened(page)
+        .locator("span.math")
+        .evaluate_all(
+            """all => all.filter(one => one.offsetHeight - one.clientHeight > 4)
+            .map(one => one.textContent)"""
+        )
+    )
+    assert barred == []
+
+
+@each_page
+def test_formulas_are_no_tab_stops(opened, page):
+    assert opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])").count() == 0
+
+
+def test_77_columns_fit_beside_both_sidebars(opened):
+    """In a cell, in its output and in a solution: in one line, and nothing scrolls."""
+    tab = opened("chapters/03_affine_matrices")
+    tab.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
+    for kind in (".cell_input", ".cell_output", "details"):
+        block = tab.locator(f".bd-article {kind} pre").first
+        lines = block.evaluate(
+            """block => ["m", "m".repeat(77)].map(text => {
+              block.textContent = text;
+              return [block.offsetHeight, block.scrollWidth - block.clientWidth];
+            })"""
+        )
+        assert lines[0] == lines[1], kind
+        assert lines[1][1] == 0, kind
+
+
+@pytest.mark.parametrize(("width", "media"), [(390, "screen"), (700, "print"), (390, "print")])
+@each_chapter
+def test_no_code_is_cut_off(opened, page, width, media):
+    """On paper nothing of what was printed, either. (On a phone that scrolls, in its columns.)"""
+    tab = opened(page, width)
+    tab.emulate_media(media=media)
+    blocks = tab.locator(".bd-article pre")
+    if media == "screen":
+        blocks = blocks.locator("visible=true").and_(tab.locator(":not(.cell_output *)"))
+    assert blocks.count() > 20
+    assert (
+        blocks.evaluate_all(
+            "all => all.filter(o => o.scrollWidth > o.clientWidth).map(o => o.textContent)"
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_focus_is_seen_wherever_the_tab_key_goes(opened, theme):
+    """On every control of the theme, from the top of the page to the chapter's text."""
+    tab = opened("chapters/03_affine_matrices", color_scheme=theme)
+    seen = {}
+    for _ in range(40):
+        tab.keyboard.press("Tab")
+        name, outline, shadow, inside = tab.evaluate(
+            """() => {
+              const one = document.activeElement, style = getComputedStyle(one);
+              return [one.className + one.textContent,
+                style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+                /^rgb\\(/.test(style.boxShadow), Boolean(one.closest('article'))];
+            }"""
+        )
+        if inside:
+            break
+        seen[name] = outline or shadow
+    assert len(seen) > 20
+    assert [name for name, visible in seen.items() if not visible] == []
+
+
+@each_page
+def test_page_reflows_at_320_pixels(opened, page):
+    """As at 400 % of a window of 1280 pixels."""
+    assert opened(page, 320).evaluate(SIDEWAYS) <= 0
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
@@ -141,5 +272,5 @@ def test_page_on_a_phone(site, chromium, served, page, theme, scheme):
     assert foreign == []
     assert noise == []
     assert tab.evaluate("document.documentElement.dataset.theme") == theme
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert tab.evaluate(SIDEWAYS) <= 0
     context.close()

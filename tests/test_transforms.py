@@ -187,7 +187,7 @@ def test_every_transform_says_what_is_wrong(make):
         ):
             call(good.long())
         with pytest.raises(
-            TypeError, match=r"^offsets must be a torch\.Tensor, but a list was giv"
+            TypeError, match=r"^offsets must be a torch\.Tensor, but a list was given"
         ):
             call(good.tolist())
     with pytest.raises(ValueError, match=r"^size must be \(.*height, width\).* but 28 was given$"):

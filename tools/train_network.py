@@ -15,8 +15,9 @@ nearer to what the reading net knows (tried, and judged by θ).
 `--tune`, which comes first, trains each network briefly at several learning rates, the transformer
 in the first two parts, and keeps their errors on 10 000 training digits that are held out of all
 training. Without it they are trained in full at the best rate, batch norm is folded into the
-convolutions, the weights are rounded to float16 and written to `stn_tutorial/static/network.bin`,
-and *these* are tested, once. Figures go to `book/results/network.json`;
+convolutions, the weights are rounded to float16 and written to
+`stn_tutorial/explorables/network.bin`, and *these* are tested, once. Figures go to
+`book/results/network.json`;
 `benchmarks/drawn_digits.py` adds those on digits that are drawn.
 """
 
@@ -32,9 +33,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from stn_tutorial import _network
 from stn_tutorial.affine import compose, rotation, scaling
 from stn_tutorial.data import mnist
+from stn_tutorial.explorables import digit_nets
 from stn_tutorial.training import accuracy, fit
 
 ROOT = Path(__file__).parents[1]
@@ -58,14 +59,16 @@ def place(U, generator, turn=TURN, scale=SCALE):
     angle = (2 * draw[0] - 1) * turn * torch.pi / 180
     size = scale[0] + draw[1] * (scale[1] - scale[0])
     # MNIST's ink fills 20×20 pixels about its centre of mass: 24 leave it within the frame.
-    room = (1 - 24 * size / _network.FRAME).clamp(min=0)
+    room = (1 - 24 * size / digit_nets.FRAME).clamp(min=0)
     tx, ty = (2 * draw[2:] - 1) * room
     # Output to input: shift back, turn back, and to the smaller picture's own units.
-    ratio = _network.FRAME / side / size
+    ratio = digit_nets.FRAME / side / size
     cos, sin = angle.cos() * ratio, angle.sin() * ratio
     rows = [cos, -sin, -cos * tx + sin * ty, sin, cos, -sin * tx - cos * ty]
     theta = torch.stack(rows, dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(theta, (len(U), 1, _network.FRAME, _network.FRAME), align_corners=False)
+    grid = F.affine_grid(
+        theta, (len(U), 1, digit_nets.FRAME, digit_nets.FRAME), align_corners=False
+    )
     return F.grid_sample(U, grid, align_corners=False)
 
 
@@ -113,7 +116,7 @@ class HeldFast(nn.Module):
 def train(name, digits, rate, tuning=False):
     """Train a network; in tuning briefly, and the one with the transformer in its first parts."""
     torch.manual_seed(SEED)
-    net = _network.networks(norm=True)[name].to(memory_format=torch.channels_last)
+    net = digit_nets.networks(norm=True)[name].to(memory_format=torch.channels_last)
     options = {"seed": SEED, "batch_size": BATCH, "learning_rate": rate}
     start = time.perf_counter()
     if name == "plain":
@@ -181,7 +184,7 @@ def quantised(net):
 
 def strip(images):
     """The test digits that the explorable offers, side by side."""
-    return Image.fromarray(torch.cat([images[k, 0] for k in _network.DIGITS.values()], 1).numpy())
+    return Image.fromarray(torch.cat([images[k, 0] for k in digit_nets.DIGITS.values()], 1).numpy())
 
 
 @torch.no_grad()
@@ -190,8 +193,8 @@ def undone(look, images):
     turns = torch.arange(-60.0, 61, 15)
     angles = []
     for turn in turns:
-        theta = compose(scaling(images.shape[-1] / _network.FRAME), rotation(turn))
-        size = (len(images), 1, _network.FRAME, _network.FRAME)
+        theta = compose(scaling(images.shape[-1] / digit_nets.FRAME), rotation(turn))
+        size = (len(images), 1, digit_nets.FRAME, digit_nets.FRAME)
         grid = F.affine_grid(theta.expand(len(images), -1, -1), size, align_corners=False)
         A = look.theta(F.grid_sample(images.float() / 255, grid, align_corners=False))[:, :, :2]
         angles.append(torch.atan2(A[:, 1, 0] - A[:, 0, 1], A[:, 0, 0] + A[:, 1, 1]).rad2deg())
@@ -205,7 +208,7 @@ def full(rates):
     for name in NAMES:
         net, seconds = train(name, digits, rates[name])
         rows[name] = {
-            "parameters": sum(p.numel() for p in _network.networks()[name].parameters()),
+            "parameters": sum(p.numel() for p in digit_nets.networks()[name].parameters()),
             "rate": rates[name],
             "held_out_error": error(net, *held),
             "seconds": round(seconds),
@@ -221,9 +224,9 @@ def full(rates):
         rows[name]["test_error_upright"] = error(net, upright, labels)
     shares = undone(nets["look"][0], images[:1000]).quantile(torch.tensor([0.1, 0.5, 0.9]))
     rows["look"]["share_of_a_turn_undone"] = [round(share, 2) for share in shares.tolist()]
-    numbers = torch.cat([p.detach().flatten() for p in _network.parameters(nets)])
-    numbers.half().numpy().astype("<f2").tofile(_network.WEIGHTS)
-    strip(images).save(_network.STRIP, optimize=True)
+    numbers = torch.cat([p.detach().flatten() for p in digit_nets.parameters(nets)])
+    numbers.half().numpy().astype("<f2").tofile(digit_nets.WEIGHTS)
+    strip(images).save(digit_nets.STRIP, optimize=True)
     return rows
 
 
@@ -243,7 +246,7 @@ def publish():
     }
     if "drawn" in result:
         figures["drawn"] = {key: result["drawn"][key] for key in ("digits", "look", "plain")}
-    _network.FIGURES.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    digit_nets.FIGURES.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def main():
@@ -275,7 +278,7 @@ def main():
                 "held-out digits and their distortion": HELD_OUT_SEED,
                 "the test's distortion": TEST_SEED,
             },
-            "frame": _network.FRAME,
+            "frame": digit_nets.FRAME,
             "turn_degrees": TURN,
             "scale": SCALE,
             "shift": "uniform, such that the 24x24 pixels about the digit's middle stay inside",

@@ -33,6 +33,10 @@ def set_public_address(app: Sphinx, config: Config) -> None:
     config.html_theme_options["repository_url"] = project["urls"]["Repository"]
 
 
+def set_templates(app: Sphinx, config: Config) -> None:
+    config.templates_path.append(str(ROOT / "book" / "_templates"))
+
+
 def add_static_files(app: Sphinx) -> None:
     """Add our static files: here, as Jupyter Book puts all of _static on every page."""
     app.config.html_static_path.append(str(ROOT / "book" / "_static"))
@@ -40,12 +44,18 @@ def add_static_files(app: Sphinx) -> None:
 
 
 def drop_unused(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Leave out what runs code in the page, and what folds admonitions: this book has neither."""
+    """Leave out what runs code in the page, and what folds admonitions: this book has neither.
+
+    And MathJax, 263 kB, on a page without mathematics.
+    """
+    unused = "thebe|togglebutton"
+    if 'class="math' not in (context.get("body") or ""):
+        unused += "|mathjax"
     for files in ("script_files", "css_files"):
         context[files] = [
             file
             for file in context[files]
-            if not re.search("thebe|togglebutton", f"{file.filename} {file.attributes}".lower())
+            if not re.search(unused, f"{file.filename} {file.attributes}".lower())
         ]
 
 
@@ -71,6 +81,7 @@ def prune(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", set_public_address)
+    app.connect("config-inited", set_templates)
     app.connect("builder-inited", add_static_files)
     app.connect("html-page-context", drop_unused, priority=900)  # after the theme has added them
     app.connect("build-finished", prune, priority=900)  # after they have been copied

@@ -1,0 +1,145 @@
+"""The two trained networks that the network explorable runs in the page (chapter 7).
+
+Both read a digit that stands somewhere in a frame of 42×42 pixels, turned and scaled. One is a
+plain convolutional network; the other straightens the digit with a spatial transformer and reads
+the result, 28×28 pixels. They are plain chains of layers, told once, in `CHAINS`: PyTorch's modules
+and the front end's are both made from it. `tools/train_network.py` trains them.
+"""
+
+import base64
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from stn_tutorial.transformer import Similarity, SpatialTransformer
+
+FRAME = 42
+"""Side of the frame that the networks read, in pixels."""
+
+SEEN = 28
+"""Side of what the transformer gives, in pixels."""
+
+CHAINS: dict[str, tuple[tuple[Any, ...], ...]] = {
+    "plain": (
+        *(("conv", 1, 16, 3), ("max", 2), ("conv", 16, 32, 3), ("max", 2)),
+        *(("conv", 32, 64, 3), ("max", 2), ("dense", 576, 48), ("dense", 48, 10)),
+    ),
+    "localise": (
+        *(("mean", 2), ("conv", 1, 16, 5), ("max", 2), ("conv", 16, 32, 5)),
+        *(("dense", 512, 32), ("dense", 32, 4)),
+    ),
+    "read": (
+        *(("conv", 1, 16, 3), ("max", 2), ("conv", 16, 32, 3), ("max", 2)),
+        *(("conv", 32, 48, 3), ("dense", 432, 10)),
+    ),
+}
+"""Layers in order: kind, channels or units in and out, and the side of a kernel or a pool. After
+each convolution and each dense layer but a chain's last comes a ReLU. Convolutions have no padding,
+pools drop what does not fill one. `localise` ends with the four offsets of a similarity."""
+
+WEIGHTS = Path(__file__).with_name("network.bin")
+"""The weights and biases of the chains' layers, one after another, as float16, little-endian."""
+
+FIGURES = WEIGHTS.with_suffix(".json")
+"""What was measured of them: the part of `book/results/network.json` that the explorable states."""
+
+DIGITS = {"2": 35, "3": 32, "4": 19, "5": 15, "7": 0, "9": 12}
+"""The digits that the explorable offers, chosen by eye: their places among MNIST's test digits."""
+
+STRIP = WEIGHTS.with_suffix(".png")
+"""They, 28×28 pixels each, side by side."""
+
+
+def chain(name: str, norm: bool = False) -> nn.Sequential:
+    """Make a chain's layers, with batch norm after each convolution for training."""
+    layers: list[nn.Module] = []
+    for kind, *sizes in CHAINS[name]:
+        if kind == "conv":
+            inputs, filters, side = sizes
+            layers.append(nn.Conv2d(inputs, filters, side, bias=not norm))
+            layers += [nn.BatchNorm2d(sizes[1])] * norm + [nn.ReLU()]
+        elif kind == "dense":
+            flat = not any(isinstance(one, nn.Linear) for one in layers)
+            layers += [nn.Flatten()] * flat + [nn.Linear(*sizes), nn.ReLU()]
+        else:
+            layers.append({"max": nn.MaxPool2d, "mean": nn.AvgPool2d}[kind](*sizes))
+    return nn.Sequential(*layers[:-1])  # no ReLU after the last
+
+
+def networks(norm: bool = False) -> dict[str, nn.Sequential]:
+    """Make both networks, untrained: frames, (N, 1, 42, 42), to ten scores each."""
+    *localise, last = chain("localise", norm)
+    assert isinstance(last, nn.Linear)
+    look = SpatialTransformer(
+        nn.Sequential(*localise), last.in_features, Similarity(), size=(SEEN, SEEN)
+    )
+    return {"plain": chain("plain", norm), "look": nn.Sequential(look, chain("read", norm))}
+
+
+def chains(nets: dict[str, nn.Sequential]) -> dict[str, nn.Sequential]:
+    """The networks' layers, as `CHAINS` names them; the modules themselves, not copies."""
+    look, read = nets["look"].children()
+    assert isinstance(look, SpatialTransformer)
+    assert isinstance(read, nn.Sequential)
+    localise = nn.Sequential(*look.localisation.children(), look.regression)
+    return {"plain": nets["plain"], "localise": localise, "read": read}
+
+
+def parameters(nets: dict[str, nn.Sequential]) -> list[nn.Parameter]:
+    """All weights and biases in the file's order."""
+    every = chains(nets)
+    return [p for name in CHAINS for p in every[name].parameters()]
+
+
+@cache
+def trained() -> dict[str, nn.Sequential]:
+    """Both networks with the weights that the package ships, in float32, for evaluation."""
+    nets = networks()
+    numbers = torch.from_numpy(np.fromfile(WEIGHTS, "<f2").astype(np.float32))
+    wanted = parameters(nets)
+    counts = [p.numel() for p in wanted]
+    if sum(counts) != len(numbers):
+        raise ValueError(f"{WEIGHTS} must hold {sum(counts)} numbers, but it holds {len(numbers)}")
+    with torch.no_grad():
+        for p, part in zip(wanted, numbers.split(counts), strict=True):
+            p.copy_(part.view_as(p))
+    return {name: net.eval().requires_grad_(False) for name, net in nets.items()}
+
+
+@cache
+def sent() -> dict[str, Any]:
+    """What the front end needs: the layers, the weights in base64, and what was measured."""
+    return {
+        "chains": CHAINS,
+        "weights": base64.b64encode(WEIGHTS.read_bytes()).decode(),
+        "figures": json.loads(FIGURES.read_text(encoding="utf-8")),
+    }
+
+
+@cache
+def digits() -> dict[str, Image.Image]:
+    """The digits that the explorable offers, by their names."""
+    with Image.open(STRIP) as opened:
+        strip = opened.convert("L")
+    side = strip.height
+    return {name: strip.crop((k * side, 0, (k + 1) * side, side)) for k, name in enumerate(DIGITS)}
+
+
+def run(U: Tensor) -> dict[str, Tensor]:
+    """What the explorable shows of frames (N, 1, 42, 42): θ, V and both networks' probabilities."""
+    nets = trained()
+    look, read = nets["look"].children()
+    U = U.float()
+    V, theta = look(U, return_theta=True)
+    return {
+        "theta": theta,
+        "V": V,
+        "look": read(V).softmax(dim=1),
+        "plain": nets["plain"](U).softmax(dim=1),
+    }

@@ -1,0 +1,146 @@
+"""The pictures that explorables show: the embedded ones, and those that are given."""
+
+import base64
+import io
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stn_tutorial.data import letter_f, photograph
+
+Picture = str | Path | np.ndarray | torch.Tensor
+
+
+SIDE = 128
+"""Side of the embedded pictures: what a page can carry and a frame can warp."""
+
+
+LARGEST = 256
+"""Longest side of a picture that is given; a larger one is shrunk."""
+
+
+QUALITY = 74
+"""Of the photographs that pages carry, as WebP counts."""
+
+
+def _digit() -> Image.Image:
+    """A 5 drawn with a round pen, white on black: it shows turns and flips, as handwriting does."""
+    angle = np.radians(np.linspace(-138, 150, 40))
+    bowl = np.stack([0.4 * np.cos(angle), 0.22 + 0.4 * np.sin(angle)], axis=1)
+    line = np.concatenate([[[0.42, -0.62], [-0.22, -0.62]], bowl])
+    place = (2 * np.arange(SIDE) + 1) / SIDE - 1
+    point = np.stack(np.meshgrid(place, place), axis=-1)[:, :, None]
+    start, end = line[:-1], line[1:]
+    way = end - start
+    along = ((point - start) * way).sum(-1) / (way**2).sum(-1)
+    nearest = start + np.clip(along, 0, 1)[..., None] * way
+    distance = np.linalg.norm(point - nearest, axis=-1).min(-1)
+    ink = np.clip((0.11 - distance) * SIDE / 2 + 0.5, 0, 1)
+    return Image.fromarray((ink * 255).round().astype(np.uint8))
+
+
+def _photograph(name: str) -> Image.Image:
+    # Shrunk by Pillow, in whole numbers, rather than by PyTorch: the same bytes on every machine,
+    # or a chapter's committed output would not be reproduced.
+    whole = to_image(photograph(name, (427, 427)), largest=427)
+    return whole.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+# Built when asked for: opening the photographs takes a moment.
+EMBEDDED: dict[str, tuple[str, Callable[[], Image.Image]]] = {
+    "temple": ("photograph of a temple", lambda: _photograph("temple")),
+    "flower": ("photograph of a flower", lambda: _photograph("flower")),
+    "F": ("letter F", lambda: to_image(letter_f((SIDE, SIDE)))),
+    "digit": ("handwritten 5", _digit),
+}
+
+
+def to_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
+    """Turn a picture of any accepted kind into an 8-bit image, grey or RGB."""
+    if isinstance(picture, str | Path):
+        path = Path(picture)
+        if not path.is_file():
+            raise ValueError(
+                f"picture must be one of {', '.join(EMBEDDED)}, or a picture file's path, "
+                f"but {str(picture)!r} was given"
+            )
+        with Image.open(path) as opened:
+            image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    else:
+        image = Image.fromarray(_to_array(picture))
+    if max(image.size) > largest:
+        image.thumbnail((largest, largest), Image.Resampling.LANCZOS)
+    return image
+
+
+def _to_array(picture: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Turn an array or a tensor into uint8 of shape (H, W) or (H, W, 3)."""
+    if isinstance(picture, torch.Tensor):
+        picture = picture.detach().cpu()
+        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
+    if not isinstance(picture, np.ndarray):
+        raise TypeError(
+            "picture must be a name, a path, a NumPy array or a tensor, "
+            f"but a {type(picture).__name__} was given"
+        )
+    shape = picture.shape
+    if picture.ndim == 4 and shape[0] == 1:
+        picture = picture[0]
+    if picture.ndim == 3 and picture.shape[2] not in (1, 3) and picture.shape[0] in (1, 3):
+        picture = picture.transpose(1, 2, 0)
+    if picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[:, :, 0]
+    if picture.size == 0 or not (
+        picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)
+    ):
+        raise ValueError(
+            "picture must have shape (H, W), (H, W, 3), (3, H, W) or (1, C, H, W) with C = 1 or 3, "
+            f"but shape {shape} was given"
+        )
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    if picture.dtype == bool:
+        return picture.astype(np.uint8) * 255
+    if not np.issubdtype(picture.dtype, np.floating):
+        raise TypeError(f"picture must be floating, uint8 or bool, but {picture.dtype} was given")
+    if not (picture.min() >= 0 and picture.max() <= 1):
+        raise ValueError(
+            "a floating picture must have values in [0, 1], "
+            f"but values from {picture.min():g} to {picture.max():g} were given"
+        )
+    return (picture.astype(np.float64) * 255).round().astype(np.uint8)
+
+
+def data_uri(image: Image.Image, form: str = "PNG", **options: Any) -> str:
+    """Return an image as a `data:` address, PNG unless another form is named."""
+    buffer = io.BytesIO()
+    image.save(buffer, form, **({} if form == "WEBP" else {"optimize": True}), **options)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{form.lower()};base64,{data}"
+
+
+@cache
+def embedded_image(name: str, side: int = SIDE) -> Image.Image:
+    """Return an embedded picture by name, 128×128 or smaller."""
+    image = EMBEDDED[name][1]()
+    return image if side == SIDE else image.resize((side, side), Image.Resampling.LANCZOS)
+
+
+@cache
+def embedded_pictures(side: int = SIDE) -> dict[str, dict[str, str]]:
+    """Return what a front end needs of the embedded pictures: name → label and data URI.
+
+    Photographs as WebP: an eighth of their PNGs' size, and each page that shows one carries it.
+    """
+    pictures = {}
+    for name, (label, _) in EMBEDDED.items():
+        image = embedded_image(name, side)
+        photo = image.mode == "RGB"
+        src = data_uri(image, "WEBP", quality=QUALITY, method=6) if photo else data_uri(image)
+        pictures[name] = {"label": label[0].upper() + label[1:], "src": src}
+    return pictures

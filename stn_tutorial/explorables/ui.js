@@ -1,0 +1,579 @@
+// What every explorable shares: mounting in a kernel and in a page, the theme, the parts that a
+// reader touches. An explorable is one file that calls `explorable(kind, build)`; `build` is given
+// {model, root, pictures, announce, onTheme} and may return a function that cleans up. `model` is
+// the kernel's, or one made of the page's own state: the same `get`, `set`, `on` either way.
+
+// --- Mounting ---
+
+const kinds = {};
+
+export const explorable = (kind, build) => { kinds[kind] = build; };
+
+export async function mount(kind, model, host) {
+  // JupyterLab sees keys from a shadow root as if they came from the host: unless it is told, D D
+  // would delete the cell under the reader's hands.
+  host.dataset.lmSuppressShortcuts = "true";
+  const pictures = await loadPictures(model.get("_pictures") ?? {});
+  // A shadow root keeps the page's styles out, and takes the place of the picture that stands here:
+  // now, that there is something to show instead.
+  const shadow = host.shadowRoot ?? host.attachShadow({ mode: "open" });
+  const root = h("div", { class: "root", lang: "en" });
+  for (const type of ["keydown", "keyup", "keypress"]) {
+    // The book turns its pages with the arrow keys; these are ours.
+    root.addEventListener(type, (event) => {
+      if (!event.ctrlKey && !event.metaKey && event.key !== "Escape") event.stopPropagation();
+    });
+  }
+  const onTheme = watchTheme(root);
+  const [announce, region] = announcer();
+  shadow.replaceChildren(h("style", { textContent: CSS }), root);
+  const clean = kinds[kind]({ model, root, pictures, announce, onTheme });
+  root.append(region);
+  host.dataset.stnReady = "";
+  return () => {
+    clean?.();
+    onTheme.stop();
+  };
+}
+
+// In a static page: every element that names this kind becomes one. `shared` is what all of them
+// know beside their own state.
+export function mountPage(kind, pictures, shared = {}) {
+  for (const host of document.querySelectorAll("[data-stn-widget]")) {
+    const state = JSON.parse(host.dataset.stnWidget);
+    if (state.kind === kind && !host.shadowRoot) {
+      const own = { ...pictures, ...state._pictures };
+      mount(kind, pageModel({ ...shared, ...state, _pictures: own }), host);
+    }
+  }
+}
+
+// What an explorable needs of a kernel's model, without a kernel.
+export function pageModel(state) {
+  const listeners = {};
+  return {
+    get: (key) => state[key],
+    set(key, value) {
+      state[key] = value;
+      (listeners[`change:${key}`] ?? []).forEach((listener) => listener());
+    },
+    save_changes() {},
+    on: (event, listener) => (listeners[event] ??= []).push(listener),
+    off(event, listener) {
+      listeners[event] = (listeners[event] ?? []).filter((one) => one !== listener);
+    },
+  };
+}
+
+// Listens to the model until the function that it returns is called.
+export function follow(model, listeners) {
+  const each = (act) => Object.entries(listeners).forEach(([key, listener]) =>
+    model[act](`change:${key}`, listener));
+  each("on");
+  return () => each("off");
+}
+
+// Tells the model, and so the kernel, what the reader did.
+export function save(model, values) {
+  for (const [key, value] of Object.entries(values)) model.set(key, value);
+  model.save_changes();
+}
+
+// --- Elements ---
+
+export function h(tag, properties = {}, ...children) {
+  const element = tag === "svg" || tag === "path"
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+    : document.createElement(tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (key in element && !key.includes("-") && !(element instanceof SVGElement)) {
+      element[key] = value;
+    } else if (value !== false) element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// "−0.50": a true minus, so that columns of numbers stand still.
+export function number(value, places = 2) {
+  const text = Math.abs(value) >= 1e6 ? value.toExponential(places) : value.toFixed(places);
+  return (Number(text) === 0 ? text.replace("-", "") : text).replace("-", "−");
+}
+
+// --- Theme ---
+
+// The book says it on <html>, JupyterLab on <body>, Colab on <html>, VS Code by a class; elsewhere
+// the system's own choice holds.
+function isDark() {
+  const { documentElement: html, body } = document;
+  const said = html.dataset.theme ?? html.getAttribute("theme");
+  if (said === "dark" || said === "light") return said === "dark";
+  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
+  if (body.className.includes("vscode-")) return !body.classList.contains("vscode-light");
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function watchTheme(root) {
+  const listeners = [];
+  const update = () => {
+    root.dataset.theme = isDark() ? "dark" : "light";
+    listeners.forEach((listener) => listener());
+  };
+  const observer = new MutationObserver(update);
+  observer.observe(document.documentElement, { attributes: true });
+  observer.observe(document.body, { attributes: true });
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  system.addEventListener("change", update);
+  update();
+  const onTheme = (listener) => listeners.push(listener);
+  onTheme.stop = () => {
+    observer.disconnect();
+    system.removeEventListener("change", update);
+  };
+  return onTheme;
+}
+
+// The book's colours as the style sheet has them for this theme: for canvases.
+export function palette(root) {
+  const style = getComputedStyle(root);
+  const names = [
+    "input", "output", "grid", "theta", "error", "text", "muted", "line", "surface", "halo",
+  ];
+  return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`)]));
+}
+
+export const stillness = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+// --- Words for those who cannot see the picture ---
+
+// Speaks once the reader has paused, and only if there is something new to say.
+function announcer() {
+  const region = h("div", { class: "unseen", "aria-live": "polite", role: "status" });
+  let timer;
+  const announce = (text) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      if (region.textContent !== text) region.textContent = text;
+    }, 700);
+  };
+  return [announce, region];
+}
+
+// --- Pictures ---
+
+// {name: {label, src}} becomes {name: {label, src, width, height, channels, data, canvas}}; what is
+// loaded already is kept.
+export async function loadPictures(sources, loaded = {}) {
+  const entries = Object.entries(sources).map(async ([name, { label, src }]) => {
+    if (loaded[name]?.src === src) return [name, loaded[name]];
+    const image = new Image();
+    image.src = src;
+    await image.decode();
+    const [width, height] = [image.naturalWidth, image.naturalHeight];
+    const canvas = h("canvas", { width, height });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0);
+    const rgba = context.getImageData(0, 0, width, height).data;
+    let grey = true;
+    for (let k = 0; k < rgba.length; k += 4) {
+      grey &&= rgba[k] === rgba[k + 1] && rgba[k] === rgba[k + 2];
+    }
+    const channels = grey ? 1 : 3;
+    const data = new Uint8Array(width * height * channels);
+    for (let k = 0; k < width * height; k++) {
+      for (let c = 0; c < channels; c++) data[k * channels + c] = rgba[4 * k + c];
+    }
+    return [name, { label, src, width, height, channels, data, canvas }];
+  });
+  return Object.fromEntries(await Promise.all(entries));
+}
+
+// Thumbnails to choose from; `update(pictures, chosen)` follows the kernel.
+export function pictureChoice(onpick) {
+  const element = h("fieldset", { class: "pictures" });
+  // Radio buttons need a name of their own for each explorable on the page.
+  const group = `stn${Math.random()}`;
+  let shown = "";
+  const update = (pictures, chosen) => {
+    const sources = Object.values(pictures).map(({ src }) => src).join();
+    if (sources !== shown) {
+      shown = sources;
+      element.replaceChildren(h("legend", { class: "unseen" }, "Picture"),
+        ...Object.entries(pictures).map(([value, { label, src }]) =>
+          h("label", { title: label },
+            h("input", {
+              type: "radio", name: group, value, "aria-label": label,
+              onchange: () => onpick(value),
+            }),
+            h("img", { src, alt: "", draggable: false }))));
+    }
+    for (const radio of element.querySelectorAll("input")) radio.checked = radio.value === chosen;
+  };
+  return { element, update };
+}
+
+// Chips of which one is pressed: {value: label}.
+export function options(legend, labels, onpick) {
+  const chips = Object.entries(labels).map(([value, label]) =>
+    h("button", { type: "button", class: "chip", value, onclick: () => onpick(value) }, label));
+  const element = h("div", { class: "options", role: "group", "aria-label": legend },
+    h("span", { "aria-hidden": "true" }, legend), h("div", { class: "chips" }, ...chips));
+  const update = (chosen) => chips.forEach((chip) =>
+    chip.setAttribute("aria-pressed", String(chip.value === String(chosen))));
+  return { element, update };
+}
+
+// --- Canvases ---
+
+// A canvas that follows its width and the screen's pixels, so many times as high as wide. `paint`
+// draws in a plane whose point (x, y) `place` puts at CSS pixels; `view` says which part is seen.
+export function plane(label, paint, view = { x: 0, y: 0, reach: 1.1 }, aspect = 1) {
+  const canvas = h("canvas", { role: "img", "aria-label": label });
+  const element = h("div", { class: "plane", style: `aspect-ratio: ${1 / aspect}` }, canvas);
+  const self = {
+    element,
+    canvas,
+    view,
+    size: 0,
+    get height() { return self.size * aspect; },
+    get scale() { return self.size / 2 / view.reach; },
+    place: (x, y) => [
+      self.size / 2 + (x - view.x) * self.scale,
+      self.height / 2 + (y - view.y) * self.scale,
+    ],
+    locate(event) {
+      const box = canvas.getBoundingClientRect();
+      return [
+        (event.clientX - box.left - self.size / 2) / self.scale + view.x,
+        (event.clientY - box.top - self.height / 2) / self.scale + view.y,
+      ];
+    },
+    draw() {
+      if (!self.size) return;
+      const ratio = devicePixelRatio || 1;
+      const [wide, high] = [self.size, self.height].map((side) => Math.round(side * ratio));
+      if (canvas.width !== wide) [canvas.width, canvas.height] = [wide, high];
+      const context = canvas.getContext("2d");
+      context.setTransform(ratio, 0, 0, ratio, 0, 0);
+      context.clearRect(0, 0, self.size, self.height);
+      paint(context, self);
+    },
+  };
+  const observer = new ResizeObserver(() => {
+    self.size = element.clientWidth;
+    self.draw();
+    self.onresize?.();
+  });
+  observer.observe(element);
+  self.stop = () => observer.disconnect();
+  return self;
+}
+
+// Pixels as squares when they are large enough to be seen, a smooth picture otherwise.
+export function drawPicture(context, self, canvas, halfWidth, halfHeight) {
+  const [left, top] = self.place(-halfWidth, -halfHeight);
+  const [right, bottom] = self.place(halfWidth, halfHeight);
+  context.imageSmoothingEnabled = (right - left) / canvas.width < 4;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(canvas, left, top, right - left, bottom - top);
+  return [left, top, right - left, bottom - top];
+}
+
+// A line with a wider one beneath it in the theme's own light or dark, so that it shows on any
+// picture.
+export function stroke(context, { halo }, colour, width, points, closed = false) {
+  context.beginPath();
+  points.forEach(([x, y], k) => (k ? context.lineTo(x, y) : context.moveTo(x, y)));
+  if (closed) context.closePath();
+  context.lineJoin = "round";
+  context.lineCap = "round";
+  context.strokeStyle = halo;
+  context.lineWidth = width + 1.75;
+  context.stroke();
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.stroke();
+}
+
+export function dot(context, x, y, radius, ...colours) {
+  for (const colour of colours) {
+    context.fillStyle = colour;
+    context.beginPath();
+    context.arc(x, y, radius, 0, 2 * Math.PI);
+    context.fill();
+    radius -= 2;
+  }
+}
+
+// White on a dark rim: legible on any picture.
+export function label(context, text, x, y) {
+  context.lineWidth = 4;
+  context.lineJoin = "round";
+  context.strokeStyle = "rgba(0, 0, 0, 0.8)";
+  context.strokeText(text, x, y);
+  context.fillStyle = "#fff";
+  context.fillText(text, x, y);
+}
+
+// A frame in the colour of what a plane shows.
+export function frame(context, colour, [left, top, width, height]) {
+  context.strokeStyle = colour;
+  context.lineWidth = 3;
+  context.strokeRect(left - 1.5, top - 1.5, width + 3, height + 3);
+}
+
+// One to three values up to 255, as a colour.
+export const css = (values) => `rgb(${(values.length === 3 ? values : [values[0], values[0], values[0]])
+  .map((value) => Math.round(value)).join(" ")})`;
+
+// --- Dragging ---
+
+// A button on a plane that mouse, finger and arrow keys move. `moved(x, y)` is given the plane's
+// coordinates, `nudged(dx, dy)` steps of one arrow key (ten with Shift). With `jump` it comes to the
+// place that is pressed; otherwise it keeps its distance from the pointer.
+export function handle(self, { name, help, kind, moved, nudged, start, end, jump = false }) {
+  const element = h("button", {
+    type: "button", class: `handle ${kind}`, "aria-label": name, "aria-description": help,
+    // A slider and not a button: then a screen reader hands it the arrow keys, and says where it is.
+    role: "slider", "aria-valuemin": -20, "aria-valuemax": 20,
+  });
+  let grip;
+  element.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
+    element.setPointerCapture(event.pointerId);
+    const [x, y] = self.locate(event);
+    grip = jump ? [0, 0] : [element.at[0] - x, element.at[1] - y];
+    start?.();
+    if (jump) moved(x, y);
+  });
+  element.addEventListener("pointermove", (event) => {
+    if (!grip) return;
+    const [x, y] = self.locate(event);
+    moved(x + grip[0], y + grip[1]);
+  });
+  const release = () => {
+    if (grip) end?.();
+    grip = null;
+  };
+  element.addEventListener("lostpointercapture", release);
+  element.addEventListener("pointercancel", release);
+  element.addEventListener("keydown", (event) => {
+    const arrow = {
+      ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
+    }[event.key];
+    if (event.key === "Home" || event.key === "End") event.preventDefault();
+    if (!arrow || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    nudged(...arrow.map((step) => step * (event.shiftKey ? 10 : 1)));
+    end?.();
+  });
+  let now = "";
+  element.put = (x, y, words) => {
+    element.at = [x, y];
+    // Out of view, it waits at the edge.
+    const [left, top] = self.place(x, y).map((v, axis) =>
+      Math.min(Math.max(v, 8), (axis ? self.height : self.size) - 8));
+    const next = `translate(${left}px, ${top}px)`;
+    // Of many, few move at a time.
+    if (now === next + words) return;
+    now = next + words;
+    element.setAttribute("aria-valuenow", x.toFixed(2));
+    element.setAttribute("aria-valuetext", words);
+    element.style.transform = next;
+  };
+  element.at = [0, 0];
+  self.element.append(element);
+  return element;
+}
+
+// --- Numbers to set ---
+
+// A slider with a number entry. With a `bound` beyond them its ends move out for a large value, and
+// back only when it is told to settle: a thumb must not run away from under a finger.
+export function field({ name, label: said, low, high, step, jump, bound, onedit }) {
+  let value = 0;
+  const edit = (next) => {
+    update(next);
+    onedit(next);
+  };
+  const slider = h("input", {
+    type: "range", min: low, max: high, step, "aria-label": said,
+    oninput: () => edit(Number(slider.value)),
+  });
+  const least = () => (bound ? -bound : low);
+  const most = () => bound ?? high;
+  const show = () => { entry.value = Number(value.toFixed(3)); };
+  const entry = h("input", {
+    type: "number", min: least(), max: most(), step: jump, "aria-label": `${said}, as a number`,
+    oninput() {
+      const next = entry.valueAsNumber;
+      const valid = next >= least() && next <= most();
+      if (valid) {
+        // A number too large for the slider had widened it; no thumb is held while one types.
+        [slider.min, slider.max] = [low, high];
+        edit(next);
+      }
+      entry.setAttribute("aria-invalid", String(!valid));
+    },
+    // What was not a number gives way to what holds.
+    onblur: () => setTimeout(() => update(value)),
+    onfocus: () => entry.select(),
+    // A number field would drop a true minus or a comma and keep the digits.
+    onbeforeinput(event) {
+      const text = event.data ?? event.dataTransfer?.getData("text/plain") ?? "";
+      const plain = text.trim().replace("−", "-").replace(",", ".");
+      const strange = !/^[-+.\de]*$/i.test(plain);
+      if (plain === text && !strange) return;
+      event.preventDefault();
+      if (!strange) document.execCommand("insertText", false, plain);
+    },
+    onkeydown({ key }) {
+      const wrong = entry.getAttribute("aria-invalid") === "true";
+      if (!wrong || (key !== "Enter" && key !== "Escape")) return;
+      show();
+      entry.setAttribute("aria-invalid", "false");
+      entry.select();
+    },
+  });
+  function update(next, settle = false) {
+    value = next;
+    if (settle) [slider.min, slider.max] = [low, high];
+    const limit = 2 ** Math.max(1, Math.ceil(Math.log2(Math.abs(value))));
+    if (bound && limit > Number(slider.max)) [slider.min, slider.max] = [-limit, limit];
+    slider.value = value;
+    if (entry !== entry.getRootNode().activeElement) show();
+    entry.setAttribute("aria-invalid", "false");
+  }
+  const bounds = (...ends) => {
+    [low, high] = ends;
+    for (const one of [slider, entry]) [one.min, one.max] = ends;
+  };
+  const element = h("div", { class: "cell" },
+    h("span", { class: "name", "aria-hidden": "true" }, name), entry, slider);
+  return { element, update, bounds };
+}
+
+// Sliders and number entries in the rows and columns of θ. `onedit(rows)` is given the whole
+// matrix.
+export function matrix(rows, { name, heads, sides, onedit }) {
+  let values = rows;
+  const fields = rows.map((row, r) => row.map((_, c) => field({
+    name: `${name}${"₁₂"[r]}${"₁₂₃"[c]}`,
+    label: `${name}, row ${r + 1}, column ${c + 1}`,
+    low: -2, high: 2, step: 0.01, jump: 0.05, bound: 1000,
+    onedit(value) {
+      values = values.map((row) => [...row]);
+      values[r][c] = value;
+      onedit(values);
+    },
+  })));
+  const side = (text) => h("div", { class: "side", "aria-hidden": "true" }, text);
+  const head = (text) => h("div", { class: "head", "aria-hidden": "true" }, text);
+  const element = h("div", { class: "matrix", role: "group", "aria-label": `The matrix ${name}` },
+    h("div", { class: "bracket", "aria-hidden": "true" }),
+    head(""), ...heads.map(head),
+    ...fields.flatMap((row, r) => [side(sides[r]), ...row.map((one) => one.element)]));
+  const update = (next, settle) => {
+    values = next;
+    next.forEach((row, r) => row.forEach((value, c) => fields[r][c].update(value, settle)));
+  };
+  update(rows);
+  return { element, update };
+}
+
+// --- Motion ---
+
+// Calls `paint` once before the next frame, however often it is asked.
+export function frames(paint) {
+  let asked = false;
+  return () => {
+    if (asked) return;
+    asked = true;
+    requestAnimationFrame(() => {
+      asked = false;
+      paint();
+    });
+  };
+}
+
+// Goes from one array of numbers to another, unless the reader asked for stillness.
+export function glide(step, milliseconds = 450) {
+  let run = 0;
+  const self = (from, to, done) => {
+    const mine = ++run;
+    if (stillness() || milliseconds === 0) {
+      step(to);
+      done?.();
+      return;
+    }
+    const began = performance.now();
+    const tick = (now) => {
+      if (mine !== run) return;
+      const t = Math.min(Math.max((now - began) / milliseconds, 0), 1);
+      const ease = t * t * (3 - 2 * t);
+      // The last step is the aim itself, free of rounding.
+      step(t < 1 ? from.map((value, k) => value + ease * (to[k] - value)) : to);
+      if (t < 1) requestAnimationFrame(tick);
+      else done?.();
+    };
+    requestAnimationFrame(tick);
+  };
+  self.stop = () => { run++; };
+  return self;
+}
+
+// How far a view reaches: in steps, or it would breathe at every move.
+const REACHES = [2.1, 3.2, 4.8, 7.2, 11];
+
+// Widens a view until these points of its plane are in it, and the picture too.
+export function fitting(self, draw) {
+  const first = self.view.reach;
+  const glideView = glide(([x, y, reach]) => {
+    Object.assign(self.view, { x, y, reach });
+    draw();
+  }, 350);
+  let aim = [0, 0, first];
+  const fit = (points) => {
+    const span = [0, 1].map((axis) => {
+      const all = [-1, 1, ...points.map((point) => point[axis])];
+      return [Math.min(...all), Math.max(...all)];
+    });
+    let next = [0, 0, first];
+    if (Math.max(...span.flat().map(Math.abs)) > first - 0.02) {
+      const middle = span.map(([low, high]) => (low + high) / 2);
+      const reach = Math.max(...span.map(([low, high]) => (high - low) / 2)) * 1.08;
+      next = [...middle, [first, ...REACHES].find((step) => step >= reach) ?? REACHES.at(-1)];
+    }
+    if (next.every((v, k) => Math.abs(v - aim[k]) < 0.02)) return;
+    aim = next;
+    glideView([self.view.x, self.view.y, self.view.reach], next);
+  };
+  fit.stop = glideView.stop;
+  return fit;
+}
+
+// A dashed arrow over a stage, from a place in one of its planes to one in another.
+export function link() {
+  const [halo, arrow, tip] = ["arrow halo", "arrow", "tip"].map((kind) => h("path", { class: kind }));
+  const element = h("svg", { "aria-hidden": "true" }, halo, arrow, tip);
+  const draw = (from, to) => {
+    const box = element.getBoundingClientRect();
+    const on = ([self, [x, y]]) => {
+      const own = self.canvas.getBoundingClientRect();
+      const place = self.place(x, y).map((v) => Math.min(Math.max(v, 0), self.size));
+      return [own.left - box.left + place[0], own.top - box.top + place[1]];
+    };
+    const [x0, y0] = on(from);
+    const [x1, y1] = on(to);
+    const bend = [(x0 + x1) / 2, (y0 + y1) / 2 - Math.min(36, Math.abs(x0 - x1) / 5)];
+    const angle = Math.atan2(y1 - bend[1], x1 - bend[0]);
+    const back = (distance, side) => `${x1 - distance * Math.cos(angle) + side * Math.sin(angle)} ${
+      y1 - distance * Math.sin(angle) - side * Math.cos(angle)}`;
+    const curve = `M${x0} ${y0} Q${bend[0]} ${bend[1]} ${back(14, 0)}`;
+    halo.setAttribute("d", curve);
+    arrow.setAttribute("d", curve);
+    tip.setAttribute("d", `M${back(6, 0)} L${back(16, 5)} L${back(16, -5)}Z`);
+  };
+  return { element, draw };
+}
