@@ -43,7 +43,7 @@ from stn_tutorial.transformer import (
 )
 
 RESULT = ROOT / "book" / "results" / "bends.json"
-DIGITS, EPOCHS, RATE, SEEDS = 15_000, 10, 3e-3, (0, 1, 2)
+DIGITS, EPOCHS, RATE, SEEDS = 6_000, 10, 3e-3, (0, 1, 2)
 BEND = 0.9
 """The largest |b|: at the top and at the foot of the picture, a shift of 0.6."""
 SIZE = (28, 28)
