@@ -110,9 +110,10 @@ WIDE = {
     "05_bilinear_interpolation",
     "06_gradients_of_sampling",
     "07_the_spatial_transformer",
-    "08_beyond_affine",
-    "09_training_on_the_gpu",
-    "10_the_papers_table",
+    "08_where_it_goes_and_how_it_fails",
+    "09_beyond_affine",
+    "10_training_on_the_gpu",
+    "11_the_papers_table",
 }
 
 
