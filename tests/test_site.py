@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from fontTools.ttLib import TTFont
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -129,6 +130,36 @@ def test_nothing_is_loaded_for_a_search_that_no_one_began(site, page):
     """Four scripts in the head, the whole index among them, held back what is to be read."""
     html = (site / f"{page}.html").read_text(encoding="utf-8")
     assert not any("search" in address for address in Addresses(html).loads)
+
+
+@each_page
+def test_pictures_have_sizes_and_wait_to_be_seen(site, page):
+    """Nothing jumps when one comes; all but the first are fetched when the reader is near."""
+    path = site / f"{page}.html"
+    article = path.read_text(encoding="utf-8").partition("<article")[2].partition("</article>")[0]
+    images = Addresses(article).images
+    for image in images:
+        with Image.open(path.parent / image["src"]) as picture:
+            assert picture.size == (int(image["width"]), int(image["height"]))
+    assert sum(image.get("loading") != "lazy" for image in images) <= 1
+
+
+def test_icon_fonts_hold_the_icons_that_are_shown(site):
+    """And little else: the theme's own hold some 2000, in 300 kB."""
+    fonts = [path for path in (site / "_static").rglob("fa-*") if path.is_file()]
+    assert len(fonts) == 3
+    assert sum(path.stat().st_size for path in fonts) < 10_000
+    held = set().union(*(TTFont(path).getBestCmap() for path in fonts))
+    css = (site / "_static/styles/pydata-sphinx-theme.css").read_text(encoding="utf-8")
+    assert all(css.count(f"/{path.name})") == 1 for path in fonts)
+    shown = 0
+    for page in PAGES:
+        html = (site / f"{page}.html").read_text(encoding="utf-8")
+        for name in set(re.findall(r"\bfa-[a-z-]+", html)):
+            for code in re.findall(rf'\.{name}:before[^{{}}]*{{content:"\\([0-9a-f]+)"', css):
+                assert int(code, 16) in held, name
+                shown += 1
+    assert shown > 10 * len(PAGES)
 
 
 @pytest.fixture
