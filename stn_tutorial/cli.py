@@ -64,7 +64,7 @@ Steps = Annotated[
     typer.Option(
         min=1,
         help="Training steps; the schedule is squeezed into them. By default the recipe's: 150 000 "
-        "of 256 digits for 'paper'; of 128 for 'modern', 15 000 on a CPU and 120 000 on a GPU.",
+        "of 256 digits for 'paper'; of 128 for 'modern', 10 000 on a CPU and 120 000 on a GPU.",
     ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for results, weights and checkpoints.")]

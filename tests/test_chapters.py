@@ -76,7 +76,7 @@ def test_first_code_cell_installs_the_package(path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirement = f'"{project["name"]} @ git+{project["urls"]["Repository"]}"'
     first = code_cells(read(path))[0].source
-    assert re.search(rf"pip install .*{re.escape(requirement)}", first)
+    assert re.search(rf"pip install .*{re.escape(requirement)}", first, re.DOTALL)
 
 
 @each_chapter
