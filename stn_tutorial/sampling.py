@@ -191,22 +191,23 @@ def _source_pixels(
         # half pixel + the displacement from it, nothing is rounded when the displacement is zero:
         # the identity is exact, and so is a position half-way between two pixels. At ±∞ the
         # nearest is an edge.
-        side = count - align_corners
-        nearest = (position.detach() * side).round_().clamp_(-side, side)
-        stands_at = nearest / side if side else nearest  # rounded as `regular_grid` rounds it
+        side = count - 1 if align_corners else count
+        nearest = (position.detach() * side).round().clamp(-side, side)
+        # Rounded as `regular_grid` rounds it.
+        stands_at = nearest / (max(side, 1) if align_corners else side)
         if own != dtype:
             # A pixel's centre in the grid's own dtype is that centre, so that a float32 regular
             # grid over a float64 picture is the identity too.
             centre = ((nearest + (count - 1)) % 2 == 0) & (stands_at.to(own) == position)
             stands_at = torch.where(centre, position.detach(), stands_at)
-        axes.append((position - stands_at) * (side / 2) + nearest.add_(count - 1).mul_(0.5))
+        axes.append((position - stands_at) * (side / 2) + (nearest + (count - 1)) / 2)
     return axes[0], axes[1]
 
 
 def _mirror(p: Tensor, count: int, align_corners: bool) -> Tensor:
     """Fold positions back into the picture, as between two mirrors: a triangle wave."""
     low, span = (0.0, count - 1) if align_corners else (-0.5, count)
-    if span == 0:
+    if align_corners and count == 1:
         return p.clamp(0, 0)  # still joined to the grid, whose gradient is then zero, not missing
     return span - ((p - low).remainder(2 * span) - span).abs() + low
 
@@ -301,9 +302,13 @@ class _BilinearSample(torch.autograd.Function):
     """Bilinear sampling with zero padding; each line of `backward` is a line of the derivation."""
 
     @staticmethod
-    def forward(ctx: Any, U: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(U, grid)
+    def forward(U: Tensor, grid: Tensor) -> Tensor:
         return sample(U, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        # Apart from `forward`, or `torch.func` could not transform it.
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     @once_differentiable

@@ -166,7 +166,7 @@ def test_runs_alone_and_its_solutions_too(path, tmp_path):
     cells.append(nbformat.v4.new_code_cell(STRAY_MODULES))
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(
-        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": tmp_path}}
+        notebook, kernel_name="python3", timeout=1200, resources={"metadata": {"path": tmp_path}}
     )
     client.execute()
     assert cells[-1].outputs[0].data["text/plain"] == "[]"

@@ -395,7 +395,7 @@ def test_two_processes_at_once(small_mnist, archives, monkeypatch):
             process.stdin.close()
             process.stdin = None
         for process in both:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=1000)
             assert process.returncode == 0, err
             assert out == f"6 {sum(k % 10 for k in range(6 * 784))}\n"
     finally:

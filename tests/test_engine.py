@@ -630,7 +630,7 @@ class TestCheckpoint:
         """With SIGKILL, in a process of its own: see `be_killed`, which is what runs there."""
         done = subprocess.run(
             [sys.executable, "-W", "error", __file__, "be_killed", str(tmp_path)],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=1200,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         seen = json.loads(done.stdout)
@@ -727,7 +727,7 @@ class TestProcesses:
                 *("--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"),
                 *(__file__, "be_one_of_two", str(tmp_path)),
             ],
-            capture_output=True, text=True, timeout=180,
+            capture_output=True, text=True, timeout=1800,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
