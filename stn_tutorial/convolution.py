@@ -1,4 +1,4 @@
-"""A convolution whose training is faster on a CPU (chapters 9 and 10).
+"""A convolution whose training is faster on a CPU (chapters 10 and 11).
 
 `Conv2d` is PyTorch's layer, with the same weights, names and initial values, and computes the same.
 What differs is how, in two places where PyTorch's kernels for CPUs are slow:
@@ -14,8 +14,8 @@ What differs is how, in two places where PyTorch's kernels for CPUs are slow:
   product for each of its rows, with the weight written out as a banded matrix. No partial sum is
   rounded to bfloat16.
 
-Everything else is PyTorch's own convolution: on any other device, without a gradient, in other
-layouts, and when the gradient is to be differentiated again.
+Everything else is PyTorch's own convolution: on any other device, without a gradient, and in other
+layouts. The gradients are made of PyTorch's operations, so that they can be differentiated again.
 """
 
 import torch
@@ -118,8 +118,6 @@ class _FewChannels(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = list(ctx.needs_input_grad)
-        if torch.is_grad_enabled():  # to be differentiated again
-            return tuple(_own_gradients(grad, x, weight, needed))
         _, *others = _own_gradients(grad, x, weight, [False, *needed[1:]])
         return _folded(grad, weight, x.shape) if needed[0] else None, *others
 
@@ -146,15 +144,13 @@ class _ManyChannels(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = list(ctx.needs_input_grad)
-        if torch.is_grad_enabled():  # to be differentiated again
-            return tuple(_own_gradients(grad, x, weight, needed))
         filters, channels, h, w = weight.shape
         towards: list[Tensor | None] = [None, None, None]
         if needed[0]:
             towards[0] = _banded(grad, weight, x.shape)
         flat = _rows(grad).view(-1, filters)
         if needed[1]:
-            # The windows once more: to keep them would take h·w times the memory of the input.
+            # Made once more: to keep them would take many times the memory of the input.
             products = flat.t() @ _windows(_rows(x), h, w)
             towards[1] = products.view(filters, h, w, channels).permute(0, 3, 1, 2)
         if needed[2]:
@@ -168,7 +164,7 @@ class Conv2d(nn.Conv2d):
     Values and gradients are PyTorch's up to rounding. The ways of this module are taken on a CPU
     when a gradient is recorded: the first one for inputs of up to four channels that need a
     gradient themselves, the second one for more channels, in bfloat16 (autocast's too) and channels
-    last. They were measured on an AMD Zen 5.
+    last. They were measured on an AMD Zen 5 (`benchmarks/convolution.py`).
 
     Args:
         in_channels: C of the input, (N, C, H, W).
