@@ -54,6 +54,7 @@ bench: $(VENV)/.ready ## Measure samplers, grids, training and explorables, with
 	$(BIN)/python -m benchmarks.transforms
 	$(BIN)/python -m benchmarks.distortion
 	$(BIN)/python -m benchmarks.training_steps
+	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.explorable
 	$(BIN)/python -m benchmarks.drawn_digits
 

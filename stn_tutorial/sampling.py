@@ -142,8 +142,7 @@ def sample(
 
     Differentiable in U and grid. At a whole pixel position the derivative is the one towards the
     right and below (cells are half open). With `"border"` it is 0 from the last pixel's centre on;
-    with `"reflection"` the slope turns with the picture, and is 0 between the outer centres and the
-    mirrors.
+    with `"reflection"` the slope turns with the picture, and is 0 within half a pixel of a mirror.
 
     Args:
         U: input, shape (N, C, H, W), any floating dtype.
@@ -323,13 +322,14 @@ class _BilinearSample(torch.autograd.Function):
             for row, slope_y in ((y.floor(), -1), (y.floor() + 1, 1)):
                 k_x, k_y = bilinear_kernel(x - column), bilinear_kernel(y - row)
                 inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
-                # ∂V/∂U_nm = k(x − m) k(y − n): the weight that went forward carries the gradient
-                # back.
+                # ∂V/∂U_nm = k(x − m) k(y − n): the weight that went forward
+                # carries the gradient back.
                 share = torch.where(inside, k_x * k_y, 0.0)[:, None] * dV
-                index = row.clamp(0, H - 1).long() * W + column.clamp(0, W - 1).long()
-                index = index.flatten(1)[:, None].expand(-1, C, -1)
+                m, n = column.clamp(0, W - 1).long(), row.clamp(0, H - 1).long()
+                index = (n * W + m).flatten(1)[:, None].expand(-1, C, -1)
                 dU.scatter_add_(2, index, share.flatten(2))
-                # ∂V/∂x = Σ U_nm k(y − n) · (−1 at the left pixel, +1 at the right); ∂V/∂y likewise.
+                # ∂V/∂x = Σ U_nm k(y − n) · (−1 at the left pixel, +1 at the right);
+                # ∂V/∂y likewise.
                 along = (_read(image, column, row) * dV).sum(1)
                 dx += slope_x * k_y * along
                 dy += slope_y * k_x * along

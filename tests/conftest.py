@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import os
 import shutil
 import threading
 
@@ -20,6 +21,12 @@ hypothesis.settings.load_profile("book")
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_power_cut(monkeypatch):
+    """Wait for no disk: a busy one takes half a second for a file, and no test pulls the plug."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
 
 
 CHROMIUM = next(

@@ -330,7 +330,8 @@ def test_picked_pixel_by_mouse_and_by_key(tab):
     box = output.bounding_box()
     unit = box["width"] / 2 / 1.12
     at = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.click(at[0] + 0.5 * unit, at[1] - 0.3 * unit)
+    # Within a pixel, and not on the line between two.
+    page.mouse.click(at[0] + 0.508 * unit, at[1] - 0.3 * unit)
     pick = one.get_by_role("slider", name="Pixel of the output")
     inspector = one.locator(".inspector")
     expect(inspector).to_contain_text("Output pixel (96, 44)")
@@ -340,7 +341,7 @@ def test_picked_pixel_by_mouse_and_by_key(tab):
     expect(inspector).to_contain_text("column 82.00, row 96.00")
     page.mouse.move(*centre(pick))
     page.mouse.down()
-    page.mouse.move(at[0] - 0.5 * unit, at[1] + 0.5 * unit, steps=5)
+    page.mouse.move(at[0] - 0.492 * unit, at[1] + 0.508 * unit, steps=5)
     page.mouse.up()
     expect(inspector).to_contain_text("Output pixel (32, 96)")
     one.get_by_role("button", name="Reset").click()

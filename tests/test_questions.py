@@ -12,6 +12,7 @@ from stn_tutorial.explorables.bundle import bundle
 from stn_tutorial.explorables.question import _checked, questions
 
 HALF = {"ask": "How much?", "answer": 0.5, "within": 0.01, "right": "Half.", "hint": "Less."}
+WRONG = [{"answer": 2, "say": "Upside down."}, {"from": 3, "to": 9, "say": "Too much."}]
 TURN = {
     "ask": "Set θ.",
     "theta": [[0, 1, 0], [-1, 0, 0]],
@@ -34,7 +35,7 @@ CHOICE = {
 def own(monkeypatch):
     """Questions of the tests' own beside none of the book's."""
     every = {
-        "half": _checked("half", HALF | {"wrong": [{"answer": 2, "say": "Upside down."}]}),
+        "half": _checked("half", HALF | {"wrong": WRONG}),
         "turn": _checked("turn", TURN),
         "choice": _checked("choice", CHOICE),
     }
@@ -55,7 +56,8 @@ def test_every_question_judges_its_own_answers(name):
         return
     assert one.check(one._question["answer"]) == (True, one._question["right"])
     for wrong in one._question["wrong"]:
-        assert one.check(wrong["answer"]) == (False, wrong["say"])
+        for answer in [wrong["answer"]] if "answer" in wrong else [wrong["from"], wrong["to"]]:
+            assert one.check(answer) == (False, wrong["say"])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_every_question_judges_its_own_answers(name):
         ({"ask": "?", "answer": 1, "right": "."}, "lacks .'hint'"),
         (HALF | {"units": "px"}, "has .'units'"),
         (HALF | {"wrong": [{"answer": 0.505, "say": "No."}]}, "its own answer wrong"),
+        (HALF | {"wrong": [{"from": 0, "to": 1, "say": "No."}]}, "its own answer wrong"),
         (CHOICE | {"choices": [{"text": "a", "say": "No."}, {"text": "b", "say": "No."}]}, "right"),
         (CHOICE | {"hint": "?"}, "has .'hint'"),
         (TURN | {"picture": "cat"}, "one of temple"),
@@ -84,6 +87,8 @@ def test_answers(own):
     assert half.check(0.5) == half.check(0.51) == (True, "Half.")
     assert half.check(0.52) == half.check(float("nan")) == half.check("?") == (False, "Less.")
     assert half.check(2) == (False, "Upside down.")
+    assert half.check(3) == half.check(9) == (False, "Too much.")
+    assert half.check(9.1) == (False, "Less.")
     turn = Question("turn")
     assert turn.check([[0.01, 1, 0], [-1, -0.02, 0]]).right
     assert turn.check([[0, -1, 0], [1, 0, 0]]).say == "The other way round."
@@ -114,7 +119,7 @@ def site(tmp_path_factory):
     """A page with three questions, as the book's extension makes them."""
     folder = tmp_path_factory.mktemp("questions")
     every = {
-        "half": _checked("half", HALF | {"wrong": [{"answer": 2, "say": "Upside down."}]}),
+        "half": _checked("half", HALF | {"wrong": WRONG}),
         "turn": _checked("turn", TURN),
         "choice": _checked("choice", CHOICE),
     }
@@ -149,7 +154,7 @@ def test_numbers_as_readers_write_them(page):
 
 def test_javascript_judges_as_python_does(page, own):
     answers = {
-        "half": [0.5, 0.51, 0.49, 0.5101, 2, 1.995, -0.5],
+        "half": [0.5, 0.51, 0.49, 0.5101, 2, 1.995, -0.5, 3, 9, 9.01],
         "turn": [[[0, 1, 0], [-1, 0, 0]], [[0, 1, 0.03], [-1, 0, 0]], [[0, -1, 0.02], [1, 0, 0]]],
         "choice": [0, 1],
     }

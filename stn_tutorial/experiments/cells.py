@@ -1,18 +1,44 @@
-"""A cell of the table: a model on a distortion, trained by a recipe from one seed; its result."""
+"""The cells of the paper's Table 1: a model on a distortion, by a recipe, from one seed."""
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
-from stn_tutorial._checks import check_choice
-from stn_tutorial.data import DISTORTIONS, dataset_name
-from stn_tutorial.experiments.recipes import RECIPES
-from stn_tutorial.models import MODELS
+import torch
 
-__all__ = ["Cell", "cells", "finished"]
+from stn_tutorial._checks import check_choice
+from stn_tutorial.data import (
+    DISTORTIONS,
+    Batches,
+    Digits,
+    FixedSet,
+    dataset_name,
+    hold_out,
+    load_digits,
+)
+from stn_tutorial.experiments.recipes import RECIPES
+from stn_tutorial.experiments.work import Work
+from stn_tutorial.models import MODELS, build, count_parameters, width
+from stn_tutorial.training import exact_float32
+
+__all__ = ["Cell", "cells"]
+
+
+@lru_cache(maxsize=1)
+def _digits(dataset: str) -> tuple[Digits, Digits, Digits]:
+    """Return the digits to train on, to choose by and to be judged by; say once which they are."""
+    train_on, held_out = hold_out(load_digits("train", dataset))
+    return train_on, held_out, load_digits("test", dataset)
+
+
+@torch.no_grad()
+@exact_float32()
+def _misread(model: torch.nn.Module, judge_by: FixedSet) -> list[int]:
+    """Return the places of the digits whose highest score is not their label's, in order."""
+    model.eval()
+    wrong = [model(U).argmax(dim=1) != target for U, target in judge_by]
+    return torch.cat(wrong).nonzero().flatten().tolist()
 
 
 @dataclass(frozen=True)
@@ -53,9 +79,51 @@ class Cell:
             f"_{self.steps}_seed{self.seed}"
         )
 
+    @property
+    def title(self) -> str:
+        """What it is called in a line of a report."""
+        return f"{self.distortion} {self.model} seed {self.seed}"
+
+    def of_any_length(self) -> str:
+        """Return the name with a star in the place of the steps, as a pattern for `glob`."""
+        return self.name.replace(f"_{self.steps}_seed", "_*_seed")
+
     def settings(self) -> dict[str, Any]:
         """Return all that its result depends on but the machine: what makes it *this* cell."""
         return asdict(self) | {"recipe_settings": RECIPES[self.recipe].settings(self.steps)}
+
+    def prepare(self, device: torch.device) -> Work:
+        """Return what is to be done: the digits, the model of that seed, and how it is judged."""
+        plan, distortion = RECIPES[self.recipe], DISTORTIONS[self.distortion]
+        recipe = plan.recipe.scaled(self.steps)
+        train_on, held_out, test = _digits(self.dataset)
+        torch.manual_seed(self.seed)
+        model = build(self.model, distortion.size, batch_norm=plan.batch_norm, dropout=plan.dropout)
+
+        def judge(model: torch.nn.Module) -> dict[str, Any]:
+            misread = _misread(model, FixedSet(test, self.distortion, "test", device=device))
+            error = round(100 * len(misread) / len(test.labels), 4)
+            return {"test_error": error, "misread": misread}
+
+        parts = {"train": train_on, "held-out": held_out, "test": test}
+        return Work(
+            model=model.to(device),
+            recipe=recipe,
+            batches=Batches(
+                train_on,
+                self.distortion,
+                batch_size=recipe.batch_size,
+                seed=self.seed,
+                device=device,
+            ),
+            choose_by=FixedSet(held_out, self.distortion, "held-out", device=device),
+            judge=judge,
+            facts={
+                "width": width(self.model, distortion.size),
+                "parameters": count_parameters(model),
+                "digits": {name: len(part.labels) for name, part in parts.items()},
+            },
+        )
 
 
 def cells(
@@ -76,46 +144,3 @@ def cells(
         for column in columns
         for row in rows
     ]
-
-
-def write(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is not a result ({error}). Delete it, and its cell is run again."
-        ) from error
-
-
-def finished(cell: Cell, out: Path | str) -> dict[str, Any] | None:
-    """Return a cell's result where there is one.
-
-    Args:
-        cell: which.
-        out: the folder of the results.
-
-    Raises:
-        ValueError: the file is damaged, or was made with other settings of the recipe.
-    """
-    path = Path(out) / f"{cell.name}.json"
-    if not path.exists():
-        return None
-    result = read(path)
-    if result.get("settings") != cell.settings():
-        raise ValueError(
-            f"{path} was made with other settings of the recipe {cell.recipe!r}. Choose another "
-            "folder, or delete that file to run its cell again."
-        )
-    return result

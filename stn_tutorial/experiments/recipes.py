@@ -69,7 +69,7 @@ RECIPES: dict[str, Plan] = {
             schedule="one-cycle",
             warmup=0.2,
         ),
-        cpu_steps=15_000,  # 38 passes
+        cpu_steps=10_000,  # 26 passes
         batch_norm=True,
         dropout=0.2,
         facts=(Fact("nothing of this recipe is the paper's but the layers", "c"),),

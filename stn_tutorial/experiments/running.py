@@ -1,62 +1,96 @@
-"""Train cells, or go on with them.
+"""Train one cell, or go on with it, while nobody else does.
 
 Every choice is made by the digits that are held out, 10 000 of MNIST's; the test digits are looked
 at once, when a cell's training has ended.
 """
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import lru_cache
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
-from stn_tutorial.data import DISTORTIONS, Batches, Digits, FixedSet, hold_out, load_digits
-from stn_tutorial.experiments.cells import Cell, finished, write
-from stn_tutorial.experiments.provenance import provenance
-from stn_tutorial.experiments.recipes import RECIPES
-from stn_tutorial.models import build, count_parameters, width
-from stn_tutorial.training import Execution, error_rate, processes, train
+from stn_tutorial.experiments.results import failure, finished, precisions, write, write_failure
+from stn_tutorial.experiments.work import Task
+from stn_tutorial.training import (
+    Execution,
+    UnusableFileError,
+    autocast_dtype,
+    error_rate,
+    processes,
+    read_runs,
+    train,
+    write_whole,
+)
 
-__all__ = ["reproduce", "run"]
+__all__ = ["BusyError", "FailedCellError", "run"]
 
 
-@lru_cache(maxsize=1)
-def _digits(dataset: str) -> tuple[Digits, Digits, Digits]:
-    """Return the digits to train on, to choose by and to be judged by; say once which they are."""
-    train_on, held_out = hold_out(load_digits("train", dataset))
-    return train_on, held_out, load_digits("test", dataset)
+class BusyError(RuntimeError):
+    """Another process holds the lock."""
 
 
-def _save(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Write weights, whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+class FailedCellError(RuntimeError):
+    """A cell's training failed, now or before; a file beside the results says so."""
+
+
+@contextmanager
+def locked(out: Path, name: str, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of that name in a folder of results.
+
+    The operating system lets go of it when its process dies, however it dies. (The files stay: to
+    unlink one that another process waits for would make two locks of it.)
+    """
+    path = out / ".locks" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
-        torch.save({name: value.cpu() for name, value in weights.items()}, aside)
-        os.replace(aside, path)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise BusyError(f"another process trains {name}: it holds {path}") from None
+    try:
+        yield
     finally:
-        aside.unlink(missing_ok=True)
+        lock.release()
 
 
-@torch.no_grad()
-def _misread(model: torch.nn.Module, judge_by: FixedSet) -> list[int]:
-    """Return the places of the digits whose highest score is not their label's, in order."""
-    model.eval()
-    wrong = [model(U).argmax(dim=1) != target for U, target in judge_by]
-    return torch.cat(wrong).nonzero().flatten().tolist()
+def other_precision(
+    result: dict[str, Any], execution: Execution, device: torch.device
+) -> str | None:
+    """Return the precision of a result when it is not the one that is asked for."""
+    asked = str(autocast_dtype(execution, device)).removeprefix("torch.")
+    found = precisions(result)
+    return None if found == [asked] else f"{' and '.join(found)}, not {asked}"
+
+
+def _of_other_length(cell: Task, out: Path) -> None:
+    """Say so where a checkpoint lies that this cell would have gone on from, but for its length."""
+    mine = out / f"{cell.name}.checkpoint.pt"
+    others = sorted(set(out.glob(f"{cell.of_any_length()}.checkpoint.pt")) - {mine})
+    if others and not mine.exists():
+        print(
+            f"{cell.title} begins anew, with {cell.steps} steps. {others[0]} is of another "
+            "length and stays as it is; --steps with its number goes on with it.",
+            flush=True,
+        )
 
 
 def run(
-    cell: Cell,
+    cell: Task,
     out: Path | str,
     *,
     device: torch.device | str = "cpu",
     execution: Execution | None = None,
     every: int | None = None,
+    wait: bool = False,
+    on_start: Callable[[], object] | None = None,
 ) -> dict[str, Any] | None:
     """Train a cell, or go on with it, or only return its result when it is finished.
+
+    A result in another precision is returned as well, and a line says so.
 
     Args:
         cell: what to train.
@@ -65,52 +99,82 @@ def run(
         execution: how; see `training.Execution`. Channels last in float32 when left out.
         every: steps between two looks at the held-out digits, each followed by a checkpoint; a
             fortieth of the steps when left out.
+        wait: whether to wait while another process trains this very cell.
+        on_start: called when training begins: not for a result that is there.
+
+    Raises:
+        BusyError: another process trains it, and `wait` is False.
+        FailedCellError: its training failed, now or in an earlier call, and is not tried again
+            while `NAME.failed` is there. The message says why, and what it would take.
+        UnusableFileError: a file of this cell is damaged, or of other settings.
+        OSError: the folder cannot be written to, or is full. What was saved before is whole.
 
     Returns:
         The result, as it stands in the file. Under `torchrun`, None to all processes but the first.
     """
     out, device = Path(out), torch.device(device)
     execution = Execution(channels_last=True) if execution is None else execution
-    done = finished(cell, out)
-    if done is not None:
-        return done
-    machine = provenance(device)  # before hours in which the repository may move on
-    plan, distortion = RECIPES[cell.recipe], DISTORTIONS[cell.distortion]
-    recipe = plan.recipe.scaled(cell.steps)
-    train_on, held_out, test = _digits(cell.dataset)
-    torch.manual_seed(cell.seed)
-    model = build(cell.model, distortion.size, batch_norm=plan.batch_norm, dropout=plan.dropout)
-    model.to(device)
-    batches = Batches(
-        train_on, cell.distortion, batch_size=recipe.batch_size, seed=cell.seed, device=device
-    )
-    choose_by = FixedSet(held_out, cell.distortion, "held-out", device=device)
+    rank, world = processes()
+    result = finished(cell, out)
+    if result is None:
+        with locked(out, cell.name, wait=wait) if rank == 0 else nullcontext():
+            meanwhile = finished(cell, out) if world == 1 else None
+            result = meanwhile or _train(cell, out, device, execution, every, on_start)
+            if meanwhile is None:
+                return result
+    if rank == 0 and (other := other_precision(result, execution, device)):
+        print(
+            f"{cell.title} was trained in {other}, and is left as it is. To train it anew, choose "
+            f"another folder, or delete {out / cell.name}.json.",
+            flush=True,
+        )
+    return result
+
+
+def _train(
+    cell: Task,
+    out: Path,
+    device: torch.device,
+    execution: Execution,
+    every: int | None,
+    on_start: Callable[[], object] | None,
+) -> dict[str, Any] | None:
+    """Train a cell whose lock is held."""
+    if reason := failure(cell, out):
+        raise FailedCellError(reason)
+    if on_start is not None:
+        on_start()
+    _of_other_length(cell, out)
+    work = cell.prepare(device)
     checkpoint = out / f"{cell.name}.checkpoint.pt"
-    records = train(
-        model,
-        batches,
-        recipe,
-        evaluate=lambda model: error_rate(model, choose_by),
-        every=every or max(cell.steps // 40, 1),
-        checkpoint=checkpoint,
-        execution=execution,
-    )
-    if processes()[0] > 0:
-        return None
-    # Here and nowhere else.
-    misread = _misread(model, FixedSet(test, cell.distortion, "test", device=device))
+    rank, _ = processes()
+    try:
+        records = train(
+            work.model,
+            work.batches,
+            work.recipe,
+            evaluate=lambda model: error_rate(model, work.choose_by),
+            every=every or max(cell.steps // 40, 1),
+            checkpoint=checkpoint,
+            execution=execution,
+        )
+        if rank > 0:
+            return None
+        judged = work.judge(work.model)  # here and nowhere else
+    except (OSError, UnusableFileError):
+        raise  # no fault of the cell's
+    except Exception as error:
+        if rank > 0:
+            raise
+        raise FailedCellError(f"failed ({write_failure(cell, out, error, execution)})") from error
     seconds = records[-1]["seconds"]
-    parts = {"train": train_on, "held-out": held_out, "test": test}
     result = {
         "settings": cell.settings(),
-        "width": width(cell.model, distortion.size),
-        "parameters": count_parameters(model),
-        "digits": {name: len(part.labels) for name, part in parts.items()},
+        **work.facts,
         "held_out_error": round(records[-1]["error"], 4),
-        "test_error": round(100 * len(misread) / len(test.labels), 4),
-        "misread": misread,
+        **judged,
         "seconds": round(seconds, 3),
-        "images_per_second": round(cell.steps * recipe.batch_size / seconds),
+        "images_per_second": round(cell.steps * work.recipe.batch_size / seconds),
         "history": [
             {
                 "step": record["step"],
@@ -120,37 +184,11 @@ def run(
             }
             for record in records
         ],
-        "precision": execution.precision,
-        "execution": asdict(execution),
-        **machine,
+        "runs": read_runs(checkpoint),
     }
-    _save(model.state_dict(), out / f"{cell.name}.pt")
+    weights = io.BytesIO()
+    torch.save({name: value.cpu() for name, value in work.model.state_dict().items()}, weights)
+    write_whole(out / f"{cell.name}.pt", weights.getvalue())
     write(out / f"{cell.name}.json", result)
     checkpoint.unlink(missing_ok=True)
     return result
-
-
-def reproduce(
-    todo: Sequence[Cell],
-    out: Path | str,
-    *,
-    device: torch.device | str = "cpu",
-    execution: Execution | None = None,
-) -> None:
-    """Run all cells that are not finished, and say so; `merge` then makes their table.
-
-    Args:
-        todo: the cells, in order; see `cells`.
-        out: the folder of the results.
-        device: where to train.
-        execution: as in `run`.
-    """
-    for number, cell in enumerate(todo, 1):
-        head = f"[{number}/{len(todo)}] {cell.distortion} {cell.model} seed {cell.seed}"
-        before = finished(cell, out) is not None
-        if not before and processes()[0] == 0:
-            print(f"{head}: {cell.steps} steps", flush=True)
-        result = run(cell, out, device=device, execution=execution)
-        if result is not None and processes()[0] == 0:
-            spent = ", finished before" if before else f" in {result['seconds'] / 60:.1f} min"
-            print(f"{head}: test error {result['test_error']:.2f} %{spent}", flush=True)

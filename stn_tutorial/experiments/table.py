@@ -2,61 +2,73 @@
 
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stn_tutorial._facts import assumptions
 from stn_tutorial.data import DISTORTIONS
-from stn_tutorial.experiments.cells import read, write
 from stn_tutorial.experiments.paper import PAPER, PAPER_SOURCE, TC_FACT
 from stn_tutorial.experiments.recipes import RECIPES
+from stn_tutorial.experiments.results import read, write
+from stn_tutorial.experiments.running import locked
 from stn_tutorial.models import FACTS as MODEL_FACTS
 from stn_tutorial.models import MODELS
+from stn_tutorial.training import UnusableFileError, clear_partial
 
-__all__ = ["merge", "render"]
+__all__ = ["merge", "render", "write_table"]
 
 
-def _results(folder: Path) -> list[dict[str, Any]]:
-    found = [read(path) for path in sorted(folder.glob("*_seed*.json"))]
-    for result, path in zip(found, sorted(folder.glob("*_seed*.json")), strict=True):
-        if "settings" not in result or "test_error" not in result:
-            raise ValueError(f"{path} is not a result: it lacks its settings or its test error")
-    return found
+def _results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the results of this table in a folder, and what is to be said of other files."""
+    found, left_out = [], []
+    for path in sorted(folder.glob("*_seed*.json")):
+        try:
+            result = read(path)
+        except UnusableFileError as error:
+            left_out.append(str(error))
+            continue
+        if result["settings"].get("distortion") in DISTORTIONS:  # no other experiment's
+            found.append(result)
+    for path in sorted(folder.glob("*_seed*.failed")):
+        left_out.append(f"{path.stem} failed: {path} says why")
+    return found, left_out
 
 
 def _joined(results: list[dict[str, Any]], key: str) -> list[Any]:
-    """Return the different values of a key, in order."""
-    return list(dict.fromkeys(result[key] for result in results))
+    """Return the different values of a key of all results' runs, in order."""
+    runs = [run for result in results for run in result["runs"]]
+    return list(dict.fromkeys(run[key] for run in runs))
+
+
+def _same_but_seed(settings: dict[str, Any]) -> str:
+    return json.dumps({**settings, "seed": 0}, sort_keys=True)
 
 
 def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any]:
-    """Make one table of all finished cells in a folder.
+    """Make one table of all finished cells in a folder, whatever else lies there.
 
     Args:
         folder: where `run` wrote its files.
         target: a JSON file to write the table to; not written when left out.
 
     Returns:
-        The table: `rows`, one for each model, distortion, recipe, length and data set, with its
-        seeds' errors, their mean and spread, which test digits each misread, and the paper's
-        figure; `source` of that figure; and `assumptions`, by what they are about.
-
-    Raises:
-        ValueError: a file is damaged, or is no result.
+        The table: `rows`, one for each model, distortion, recipe (with all its settings), length
+        and data set, with its seeds' errors, their mean and spread, which test digits each misread,
+        the runs that made them, and the paper's figure; `source` of that figure; `assumptions`, by
+        what they are about; and `left_out`, a line for each file that is damaged or no result, and
+        for each cell that failed.
     """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for result in _results(Path(folder)):
-        s = result["settings"]
-        key = (s["dataset"], s["recipe"], s["steps"], s["distortion"], s["model"])
-        groups.setdefault(key, []).append(result)
+    groups: dict[str, list[dict[str, Any]]] = {}
+    found, left_out = _results(Path(folder))
+    for result in found:
+        groups.setdefault(_same_but_seed(result["settings"]), []).append(result)
     rows = []
-    for (dataset, recipe, steps, distortion, model), results in groups.items():
+    for results in groups.values():
         results.sort(key=lambda result: result["settings"]["seed"])
-        if len({json.dumps({**r["settings"], "seed": 0}) for r in results}) > 1:
-            raise ValueError(
-                f"the seeds of {distortion} {model} in {folder} differ in the settings of the "
-                f"recipe {recipe!r}: they are not one cell"
-            )
+        s = results[0]["settings"]
+        dataset, recipe, steps = s["dataset"], s["recipe"], s["steps"]
+        distortion, model = s["distortion"], s["model"]
         tests = [result["test_error"] for result in results]
         rows.append(
             {
@@ -80,7 +92,8 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
                 "devices": _joined(results, "device"),
                 "threads": _joined(results, "threads"),
                 "precisions": _joined(results, "precision"),
-                "versions": results[0]["versions"],
+                "versions": results[0]["runs"][-1]["versions"],
+                "runs": [result["runs"] for result in results],
                 "recipe_settings": results[0]["settings"]["recipe_settings"],
                 "paper": PAPER[model].get(distortion) if dataset == "mnist" else None,
             }
@@ -88,7 +101,7 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
     order = {name: place for place, name in enumerate((*DISTORTIONS, *MODELS))}
     rows.sort(
         key=lambda r: (
-            *(r["dataset"], r["recipe"], r["steps"]),
+            *(r["dataset"], r["recipe"], r["steps"], json.dumps(r["recipe_settings"])),
             *(order[r["distortion"]], order[r["model"]]),
         )
     )
@@ -102,10 +115,32 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
             **{f"recipe {name}": assumptions(r.facts) for name, r in RECIPES.items()},
             "table": assumptions((TC_FACT,)),
         },
+        "left_out": left_out,
     }
     if target is not None:
         write(Path(target), table)
     return table
+
+
+def write_table(table: Callable[[], dict[str, Any]], target: Path) -> dict[str, Any]:
+    """Make a table and write it, unless that very table is there; return it.
+
+    Under a lock, so that of several commands the last one has seen the results of all.
+
+    Args:
+        table: makes it.
+        target: a JSON file in the folder of the results.
+    """
+    with locked(target.parent, target.stem, wait=True):
+        clear_partial(target)
+        made = table()
+        try:
+            known = json.loads(target.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            known = None
+        if known != made:
+            write(target, made)
+    return made
 
 
 def render(table: dict[str, Any]) -> str:
@@ -116,13 +151,22 @@ def render(table: dict[str, Any]) -> str:
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in table["rows"]:
-        groups.setdefault((row["dataset"], row["recipe"], row["steps"]), []).append(row)
+        settings = json.dumps(row["recipe_settings"], sort_keys=True)
+        key = (row["dataset"], row["recipe"], row["steps"], settings)
+        groups.setdefault(key, []).append(row)
     lines = []
-    for (dataset, recipe, steps), rows in groups.items():
+    for (dataset, recipe, steps, settings), rows in groups.items():
+        namesakes = [json.loads(key[3]) for key in groups if key[:3] == (dataset, recipe, steps)]
+        apart = ", ".join(
+            f"{name} {value}"
+            for name, value in json.loads(settings).items()
+            if any(other.get(name) != value for other in namesakes)
+        )
         columns = [name for name in DISTORTIONS if any(r["distortion"] == name for r in rows)]
         by_place = {(row["model"], row["distortion"]): row for row in rows}
         # A table of our own, beside a column of theirs each: never a mean of the two.
-        lines += [f"{dataset}, {recipe} recipe, {steps} steps: test error in %, mean ± spread (n)"]
+        title = f"{dataset}, {recipe} recipe, {steps} steps" + (f", {apart}" if apart else "")
+        lines += [f"{title}: test error in %, mean ± spread (n)"]
         lines += [f"{'':<19}" + "".join(f"{name:>17} {'paper':>6}" for name in columns)]
         for model in MODELS:
             if not any((model, name) in by_place for name in columns):
@@ -139,7 +183,9 @@ def render(table: dict[str, Any]) -> str:
             lines.append(line)
         lines.append("")
     if not lines:
-        return "No cell is finished yet."
+        lines = ["No cell is finished yet."]
     if any(row["paper"] is not None for row in table["rows"]):
         lines.append(f"paper: {PAPER_SOURCE}")
+    if table.get("left_out"):  # which tables of an earlier format lack
+        lines += ["", *table["left_out"]]
     return "\n".join(lines).rstrip()

@@ -124,6 +124,13 @@ def data_uri(image: Image.Image, form: str = "PNG", **options: Any) -> str:
     return f"data:image/{form.lower()};base64,{data}"
 
 
+def from_data_uri(src: str) -> Image.Image:
+    """Return the picture that a front end sent as a PNG's `data:` address, grey or RGB."""
+    data = base64.b64decode(src.removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.convert("L" if opened.mode == "L" else "RGB")
+
+
 @cache
 def embedded_image(name: str, side: int = SIDE) -> Image.Image:
     """Return an embedded picture by name, 128×128 or smaller."""

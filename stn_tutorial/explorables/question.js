@@ -26,7 +26,8 @@ export function judge(question, answer) {
     return { right, say };
   }
   if (near(answer, question.answer, question.within)) return { right: true, say: question.right };
-  const wrong = question.wrong.find((one) => near(answer, one.answer, question.within));
+  const wrong = question.wrong.find((one) => ("from" in one
+    ? one.from <= answer && answer <= one.to : near(answer, one.answer, question.within)));
   return { right: false, say: wrong?.say ?? question.hint };
 }
 

@@ -9,7 +9,7 @@ would show the answer beside the question. A table there is one question, of one
     within = 0.005                     # how far off a right answer may be; not at all when left out
     unit = "times"                     # written behind the field; may be left out
     right = "Both sides are halved, so the area is a quarter."
-    wrong = [{ answer = 0.5, say = "That is the side." }]
+    wrong = [{ answer = 0.5, say = "That is the side." }, { from = 1, to = 9, say = "It shrinks." }]
     hint = "Think of both sides."      # what every other wrong answer is told
 
     choices = [{ text = "…", say = "…" }, { text = "…", say = "…", right = true }]  # or a choice,
@@ -90,7 +90,7 @@ def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
                 f"but {question['picture']!r} was given"
             )
     for one in question["wrong"]:
-        if _same(one["answer"], question["answer"], question["within"]):
+        if _meets(one, question["answer"], question["within"]):
             raise ValueError(f"the question {name!r} calls its own answer wrong")
     return question
 
@@ -115,6 +115,14 @@ def _same(answer: Any, expected: Any, within: float) -> bool:
         return False
     # 1e-9: what a reader writes in decimals is not exact in binary. NaN is near to nothing.
     return bool((abs(given - wanted) <= within + 1e-9).all())
+
+
+def _meets(wrong: dict[str, Any], answer: Any, within: float) -> bool:
+    """Whether a typical wrong answer, one value or all from one to another, is what was given."""
+    if "from" not in wrong:
+        return _same(answer, wrong["answer"], within)
+    given = as_array(answer)
+    return given is not None and given.ndim == 0 and wrong["from"] <= float(given) <= wrong["to"]
 
 
 def _marked_up(text: str) -> str:
@@ -182,7 +190,7 @@ class Question(Explorable):
         if _same(answer, one["answer"], one["within"]):
             return Verdict(True, one["right"])
         for wrong in one["wrong"]:
-            if _same(answer, wrong["answer"], one["within"]):
+            if _meets(wrong, answer, one["within"]):
                 return Verdict(False, wrong["say"])
         return Verdict(False, one["hint"])
 

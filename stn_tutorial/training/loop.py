@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from stn_tutorial.training.devices import exact_float32
+
 __all__ = ["accuracy", "error_rate", "fit", "probabilities"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -126,6 +128,7 @@ def fit(
 
 
 @torch.no_grad()
+@exact_float32()
 def probabilities(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
     """Return the model's probability for each class, float32 (N, classes), on the images' device.
 
@@ -154,6 +157,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 @torch.no_grad()
+@exact_float32()
 def error_rate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the share of pictures, in %, whose highest score is not their label's.
 

@@ -102,8 +102,9 @@ class Execution:
     Args:
         precision: `"float32"`; `"auto"`: on a GPU the network's layers run in bfloat16 where the
             chip has it, else in float16 with a loss that is scaled up, so that small gradients are
-            not lost, and on a CPU in float32; or `"bfloat16"` on whatever device, which pays off on
-            the few CPUs that are made for it. Weights, grids and evaluation stay in float32.
+            not lost, and on a CPU in float32; `"bfloat16"`, also on a CPU, which pays off on the
+            few that are made for it, and not on a GPU that would only imitate it; or `"float16"`.
+            Weights, grids and evaluation stay in float32, which is never rounded to TF32.
         channels_last: keep each pixel's channels side by side in memory; for pictures only.
         compile: `torch.compile`'s mode, `"default"` or `"reduce-overhead"`; None for none.
     """
@@ -113,7 +114,7 @@ class Execution:
     compile: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("precision", self.precision, ("float32", "auto", "bfloat16"))
+        check_choice("precision", self.precision, ("float32", "auto", "bfloat16", "float16"))
         if self.compile is not None:
             check_choice("compile", self.compile, ("default", "reduce-overhead"))
 
@@ -132,13 +133,22 @@ class Record(TypedDict):
 
 
 def autocast_dtype(execution: Execution, device: torch.device) -> torch.dtype:
-    if execution.precision == "bfloat16":
-        return torch.bfloat16
-    if execution.precision == "float32" or device.type != "cuda":
+    """Return the dtype that the layers run in; `ValueError` for one that a GPU only imitates."""
+    if execution.precision == "float16":
+        return torch.float16
+    if execution.precision == "float32":
         return torch.float32
+    if device.type != "cuda":
+        return torch.bfloat16 if execution.precision == "bfloat16" else torch.float32
     # A T4 imitates bfloat16, more slowly than it computes in float32; float16 it has.
-    real = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if real else torch.float16
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    if execution.precision == "bfloat16":
+        raise ValueError(
+            f"{torch.cuda.get_device_name(device)} does not compute in bfloat16, it only imitates "
+            "it, slowly: precision must be float16, float32, or auto, which takes float16 here"
+        )
+    return torch.float16
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,9 +23,12 @@ def check_finite(
     optimiser: torch.optim.Optimizer,
     step: int,
     before: int,
-    path: Path | None,
+    kept: str,
 ) -> None:
-    """Raise `FloatingPointError` unless the loss, the weights and the optimiser's are finite."""
+    """Raise `FloatingPointError` unless the loss, the weights and the optimiser's are finite.
+
+    The loss is that since step `before`; `kept` ends the message with what a checkpoint holds.
+    """
     broken = f"the loss between step {before} and {step} is {loss}"
     if math.isfinite(loss):
         state = {f"the model's {key}": value for key, value in model.state_dict().items()}
@@ -39,7 +41,6 @@ def check_finite(
         if not bad:
             return
         broken = f"after step {step}, {bad[0]} is not finite"
-    kept = "" if path is None or not before else f"; {path} holds step {before}"
     raise FloatingPointError(f"{broken}; try a lower learning_rate{kept}")
 
 

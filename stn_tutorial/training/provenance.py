@@ -1,8 +1,9 @@
-"""Where a result comes from: command, commit, device, versions."""
+"""Where a result comes from: the runs that made it, each with its command and its machine (10)."""
 
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 import torchvision
 
 from stn_tutorial import __version__
+from stn_tutorial.training.devices import processes
+from stn_tutorial.training.recipe import Execution
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -41,18 +44,30 @@ def _device_name(device: torch.device) -> str:
     return f"{device.type}: {models[0] if models else platform.processor() or platform.machine()}"
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return what a result is written down with: command, commit, device, threads, versions."""
+def describe_run(
+    device: torch.device, execution: Execution, dtype: torch.dtype, step: int
+) -> dict[str, Any]:
+    """Return what a run from that step on is written down with, ready for JSON.
+
+    Its keys are `command`, `commit`, `device`, `threads`, `processes`, `precision` (the dtype that
+    the layers really have), `execution` (what was asked for), `versions`, and `from` and `to`, the
+    steps done before and after it; `to` moves with each checkpoint.
+    """
     program = Path(sys.argv[0]).name
     return {
         "command": " ".join(["stn-tutorial" if program == "cli.py" else program, *sys.argv[1:]]),
         "commit": _commit(),
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": processes()[1],
+        "precision": str(dtype).removeprefix("torch."),
+        "execution": asdict(execution),
         "versions": {
             "stn-tutorial": __version__,
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a class of its own, which no checkpoint may hold
             "torchvision": torchvision.__version__,
         },
+        "from": step,
+        "to": step,
     }
