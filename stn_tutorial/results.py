@@ -1,4 +1,4 @@
-"""What was measured for the book, as data: `book/results/*.json` (chapters 10 and 11).
+"""What was measured for the book, as data: `book/results/*.json` (chapters 5, 7 and 9 to 11).
 
 The files travel inside an installed package; in a checkout of the repository they are read where
 they lie.
