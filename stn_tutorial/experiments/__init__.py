@@ -13,7 +13,7 @@ at once, when a cell's training has ended.
 from stn_tutorial.experiments.cells import Cell, cells
 from stn_tutorial.experiments.named import EXPERIMENTS, Experiment
 from stn_tutorial.experiments.on_ray import connect, reproduce_on_ray
-from stn_tutorial.experiments.paper import PAPER, PAPER_SOURCE
+from stn_tutorial.experiments.paper import PAPER, PAPER_SOURCE, TC_FACT
 from stn_tutorial.experiments.queue import count_finished, reproduce
 from stn_tutorial.experiments.recipes import RECIPES, Plan, default_steps
 from stn_tutorial.experiments.results import finished
@@ -26,6 +26,7 @@ __all__ = [
     "PAPER",
     "PAPER_SOURCE",
     "RECIPES",
+    "TC_FACT",
     "BusyError",
     "Cell",
     "Experiment",
