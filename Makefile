@@ -38,6 +38,7 @@ test: lint ## Run all tests, and compare every chapter's outputs with a fresh ru
 lint: $(VENV)/.ready ## Check style, types, JavaScript, spelling and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/oxlint --deny-warnings
 	$(BIN)/typos
 	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github

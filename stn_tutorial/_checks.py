@@ -10,6 +10,7 @@ it is.
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def check_grid(grid: object, name: str = "grid") -> None:
     check_shape(name, grid, "(N, H, W, 2) with (x, y) last", 2, ndim=4)
 
 
-def is_whole(value: object) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether it is a whole number: Python's, NumPy's, or a symbol for one; True and False not."""
     # A tuple of types: with `int | torch.SymInt` torch 2.6 cannot compile it.
     return isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
@@ -166,7 +167,7 @@ def _has_autocast(device: str) -> bool:
 
 # What `torch.compiler.assume_constant_result` does, but for importing the compiler. (torch 2.6
 # cannot compile the question.)
-_has_autocast._dynamo_marked_constant = True
+_has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager:

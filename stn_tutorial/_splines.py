@@ -98,7 +98,7 @@ def _constant(
 
 # All that `torch.compiler.assume_constant_result` does, but for importing the compiler, which would
 # take as long as importing everything else.
-_constant._dynamo_marked_constant = True
+_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=32)

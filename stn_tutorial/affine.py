@@ -14,7 +14,7 @@ except by `invert` and the functions that call it.
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -237,7 +237,7 @@ def crop(
     """
     if isinstance(box, Tensor):
         check_floating("box", box)
-        edges = box.unbind(-1) if box.ndim in (1, 2) else ()
+        edges: tuple[Any, ...] = box.unbind(-1) if box.ndim in (1, 2) else ()
     else:
         edges = tuple(box) if isinstance(box, Iterable) else ()
     if len(edges) != 4:

@@ -18,9 +18,10 @@ Everything else is PyTorch's own convolution: on any other device, without a gra
 layouts. The gradients are made of PyTorch's operations, so that they can be differentiated again.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 __all__ = ["Conv2d"]
@@ -110,12 +111,12 @@ class _FewChannels(torch.autograd.Function):
         return F.conv2d(x, weight, bias)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, weight, _ = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = list(ctx.needs_input_grad)
         _, *others = _own_gradients(grad, x, weight, [False, *needed[1:]])
@@ -136,12 +137,12 @@ class _ManyChannels(torch.autograd.Function):
         return y.view(batch, height - h + 1, width - w + 1, filters).permute(0, 3, 1, 2)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, weight, _ = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needed = list(ctx.needs_input_grad)
         filters, channels, h, w = weight.shape
@@ -182,7 +183,8 @@ class Conv2d(nn.Conv2d):
             return super().forward(x)
         if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
             dtype = torch.get_autocast_dtype("cpu")
-            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+            x, weight = x.to(dtype), weight.to(dtype)
+            bias = None if bias is None else bias.to(dtype)
         if self.in_channels <= FEW:
             if x.requires_grad:
                 return _FewChannels.apply(x, weight, bias)

@@ -12,6 +12,7 @@ the regular grid bit for bit.
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -264,12 +265,12 @@ def _spline_constant(k: int, dtype: torch.dtype, device: torch.device) -> Tensor
 
 # All that `torch.compiler.assume_constant_result` does, but for importing the compiler, which would
 # take as long as importing everything else.
-_spline_constant._dynamo_marked_constant = True
+_spline_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _spline_weights(k: int, size: tuple[int, int], system: Tensor) -> Tensor:
     """How much each output pixel follows each control point: (H·W, k²), in the system's dtype."""
-    like = {"dtype": system.dtype, "device": system.device}
+    like: dict[str, Any] = {"dtype": system.dtype, "device": system.device}
     own = regular_grid(size, **like).view(-1, 1, 2)
     squares = (own - control_points(k, **like)).square().sum(-1)
     # r² log r, which is 0 at r = 0.

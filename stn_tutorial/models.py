@@ -111,6 +111,7 @@ CLASSIFIERS = {"fcn": _fcn, "cnn": _cnn}
 
 
 def _transformer(kind: str, transform: str, side: int) -> SpatialTransformer:
+    localisation: FullyConnectedLocalisation | ConvolutionalLocalisation
     if kind == "fcn":
         localisation = FullyConnectedLocalisation(side * side)
     else:

@@ -21,7 +21,7 @@ instead:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -265,11 +265,12 @@ def _bilinear(U: Tensor, x: Tensor, y: Tensor, padding: str, align_corners: bool
 def _bicubic(U: Tensor, x: Tensor, y: Tensor, padding: str, align_corners: bool) -> Tensor:
     columns = _cubic_taps(x, U.shape[3], padding, align_corners)
     rows = _cubic_taps(y, U.shape[2], padding, align_corners)
-    return sum(
+    total = sum(
         weight_y[:, None]
         * sum(weight_x[:, None] * _read(U, column, row) for column, weight_x in columns)
         for row, weight_y in rows
     )
+    return cast(Tensor, total)  # there are four rows
 
 
 def _cubic_taps(

@@ -3,6 +3,7 @@
 Ray is an extra (`pip install "stn-tutorial[ray]"`) and is imported only here.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def connect(address: str | None = None) -> Any:
             address=address,
             runtime_env={"env_vars": {name: os.environ[name] for name in names}},
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
         )
     return ray
 

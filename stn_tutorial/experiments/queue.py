@@ -54,7 +54,7 @@ def reproduce(
         busy = {}
         for number, cell in left.items():
             head = f"[{number}/{len(todo)}] {cell.title}"
-            started = []
+            started: list[bool] = []
 
             def start(head: str = head, cell: Task = cell, started: list = started) -> None:
                 started.append(True)
@@ -69,7 +69,8 @@ def reproduce(
                 problems[cell.title] = str(error)
                 print(f"{head}: {error}", flush=True)
                 continue
-            print(f"{head}: {line(result, before=not started)}", flush=True)
+            if result is not None:  # under `torchrun` the first process alone has it
+                print(f"{head}: {line(result, before=not started)}", flush=True)
         if len(busy) == len(left):
             if not told:
                 print(f"waiting for {len(busy)} cells that other commands train", flush=True)

@@ -122,7 +122,7 @@ def run(
             result = meanwhile or _train(cell, out, device, execution, every, on_start)
             if meanwhile is None:
                 return result
-    if rank == 0 and (other := other_precision(result, execution, device)):
+    if result and rank == 0 and (other := other_precision(result, execution, device)):
         print(
             f"{cell.title} was trained in {other}, and is left as it is. To train it anew, choose "
             f"another folder, or delete {out / cell.name}.json.",

@@ -120,11 +120,11 @@ def _read(path: Path) -> Image.Image:
     return image.convert("L" if grey else "RGB")
 
 
-def _to_array(picture: np.ndarray | torch.Tensor) -> np.ndarray:
+def _to_array(picture: Any) -> np.ndarray:
     """Turn an array or a tensor into uint8 of shape (H, W) or (H, W, 3)."""
     if isinstance(picture, torch.Tensor):
-        picture = picture.detach().cpu()
-        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
+        tensor = picture.detach().cpu()
+        return _to_array((tensor.float() if tensor.is_floating_point() else tensor).numpy())
     if not isinstance(picture, np.ndarray):
         raise TypeError(
             "picture must be a name, a path, a NumPy array or a tensor, "

@@ -97,7 +97,9 @@ class _Run:
             self.progress.runs.append(run)
         self.kept = self.progress.step  # what the checkpoint holds
         # What the steps run; `model` stays what is evaluated and saved, with the same weights.
-        self.forward = model if self.world == 1 else DistributedDataParallel(model)
+        self.forward: Callable[[Tensor], Tensor] = (
+            model if self.world == 1 else DistributedDataParallel(model)
+        )
         if execution.compile is not None:
             self.forward = torch.compile(self.forward, mode=execution.compile)
         self.total = torch.tensor(self.progress.total, dtype=torch.float32, device=self.device)

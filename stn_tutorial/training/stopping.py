@@ -3,7 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self
 
 __all__ = ["Stopping"]
 
@@ -16,14 +16,14 @@ class Stopping:
     them in a thread that is not the main one.
     """
 
-    defaults = {  # noqa: RUF012
+    defaults: ClassVar[dict[int, Any]] = {
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,  # a batch system's, before it takes the machine away
     }
 
     def __init__(self) -> None:
         self.asked = False
-        self._taken: list[signal.Signals] = []
+        self._taken: list[int] = []
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

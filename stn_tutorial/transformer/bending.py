@@ -81,7 +81,7 @@ class ThinPlateSpline(Transform):
         aspect: float | None = None,
     ) -> None:
         super().__init__()
-        self.k = k
+        self.k: int | tuple[int, int] | None = k
         if control is None:
             self._control: _splines.Control = _splines.lattice(*_rows_and_columns(k))
         else:

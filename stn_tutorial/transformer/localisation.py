@@ -41,8 +41,9 @@ class _PooledTo(nn.Module):
                 f"U must have {len(self.size)} axes after its channels, "
                 f"but shape {tuple(U.shape)} was given"
             )
-        pool = F.adaptive_avg_pool2d if len(sides) == 2 else F.adaptive_avg_pool3d
-        return pool(U, self.size)
+        if len(sides) == 2:
+            return F.adaptive_avg_pool2d(U, (self.size[0], self.size[1]))
+        return F.adaptive_avg_pool3d(U, (self.size[0], self.size[1], self.size[2]))
 
 
 class FullyConnectedLocalisation(nn.Sequential):

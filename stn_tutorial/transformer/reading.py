@@ -26,12 +26,12 @@ def check_fill(fill: Fill, padding: str) -> float | tuple[float, ...] | None:
     """Return the fill, a sequence as a tuple; raise unless it is one, and the padding zeros."""
     if fill is None:
         return None
-    several = isinstance(fill, Sequence) and not isinstance(fill, str)
-    if not all(isinstance(value, Real) for value in (fill if several else [fill])):
+    values = tuple(fill) if isinstance(fill, Sequence) else (fill,)
+    if isinstance(fill, str) or not all(isinstance(value, Real) for value in values):
         raise TypeError(f"fill must be a number, or one for each channel, but {fill!r} was given")
     if padding != "zeros":
         raise ValueError(f"fill takes the place of padding='zeros', but {padding!r} was given too")
-    return tuple(fill) if several else fill
+    return values if isinstance(fill, Sequence) else fill
 
 
 def oversampling(in_size: Sequence[int], out_size: Sequence[int]) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,10 @@ class Transform(nn.Module):
         # neither an empty batch nor, in a compiled graph, a size that may change.
         if self._is_affine:
             return affine_grid(theta, size) if self.axes == 2 else affine_grid_3d(theta, size)
-        like = {"dtype": at_least_float32(theta.dtype), "device": theta.device}
+        like: dict[str, Any] = {
+            "dtype": at_least_float32(theta.dtype),
+            "device": theta.device,
+        }
         if self.axes == 2:
             own = regular_grid(size, **like)
         else:
@@ -400,10 +404,14 @@ class Chain(Transform):
             tuple(t.theta_of(torch.zeros(1, t.dof), size).shape[1:]) for t in transforms
         ]
 
+    @property
+    def _each(self) -> list[Transform]:
+        return cast("list[Transform]", list(self.transforms))
+
     def theta(self, offsets: Tensor, size: Size | None = None) -> Tensor:
         """θ of shape (N, numbers): the transforms' own, flat, one after the other."""
-        parts = self._checked(offsets).split([t.dof for t in self.transforms], dim=1)
-        thetas = [t.theta_of(o, size) for t, o in zip(self.transforms, parts, strict=True)]
+        parts = self._checked(offsets).split([t.dof for t in self._each], dim=1)
+        thetas = [t.theta_of(o, size) for t, o in zip(self._each, parts, strict=True)]
         return torch.cat([theta.flatten(1) for theta in thetas], dim=1)
 
     def thetas(self, theta: Tensor) -> list[Tensor]:
@@ -415,7 +423,7 @@ class Chain(Transform):
 
     def grid(self, theta: Tensor, size: Size) -> Tensor:
         """The last transform's grid, and its positions as points through all the others."""
-        *others, (last, own) = zip(self.transforms, self.thetas(theta), strict=True)
+        *others, (last, own) = zip(self._each, self.thetas(theta), strict=True)
         at = last.grid(own, size)
         for transform, own in reversed(others):
             at = transform.points(own, at.flatten(1, -2), size).view(at.shape)
@@ -424,7 +432,7 @@ class Chain(Transform):
     def points(self, theta: Tensor, points: Tensor, size: Size | None = None) -> Tensor:
         """See `Transform.points`: the last transform's first."""
         theta, points = self._checked_points(theta, points)
-        pairs = list(zip(self.transforms, self.thetas(theta), strict=True))
+        pairs = list(zip(self._each, self.thetas(theta), strict=True))
         for transform, own in reversed(pairs):
             points = transform.points(own, points, size)
         return points
@@ -432,6 +440,6 @@ class Chain(Transform):
     def inverse_points(self, theta: Tensor, points: Tensor, size: Size | None = None) -> Tensor:
         """See `Transform.inverse_points`: each transform's own, the first one's first."""
         theta, points = self._checked_points(theta, points)
-        for transform, own in zip(self.transforms, self.thetas(theta), strict=True):
+        for transform, own in zip(self._each, self.thetas(theta), strict=True):
             points = transform.inverse_points(own, points, size)
         return points
