@@ -60,7 +60,9 @@ def test_width_is_the_nearest(name, side):
     pooled = side // (2 if side >= 42 else 1)
     fixed = count_parameters(models.digits._transformer(kind, transform, side)) if transform else 0
     off = {
-        width: abs(count_parameters(models.digits.CLASSIFIERS[kind](pooled, width)) + fixed - 400_000)
+        width: abs(
+            count_parameters(models.digits.CLASSIFIERS[kind](pooled, width)) + fixed - 400_000
+        )
         for width in range(80, 456)
         if abs(width - models.width(name, (side, side))) <= 8
     }
