@@ -6,8 +6,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from stn_tutorial import convolution
-from stn_tutorial.models import build
+from stn_tutorial.models import build, convolution
 from stn_tutorial.models.convolution import Conv2d
 
 CASES = [  # channels, filters, kernel, batch, height, width
