@@ -29,7 +29,7 @@ def add_static_files(app: Sphinx) -> None:
     """Add our static files: here, as Jupyter Book puts all of _static on every page."""
     app.config.html_static_path.append(str(ROOT / "book" / "_static"))
     app.add_css_file("stn-book.css")
-    app.add_js_file("stn-scroll.js", loading_method="defer")
+    app.add_js_file("scrolling.js", loading_method="defer")
 
 
 # What the theme and docutils write, and what a screen reader can make sense of: an empty header is
