@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from fontTools.ttLib import TTFont
 from PIL import Image
 from playwright.sync_api import expect
@@ -208,7 +209,9 @@ def test_formulas_in_the_line_have_no_scroll_bar(opened, page):
 
 @each_page
 def test_formulas_are_no_tab_stops(opened, page):
-    assert opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])").count() == 0
+    """But for those that are wider than the page, which the arrow keys scroll."""
+    stops = opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])")
+    assert stops.evaluate_all("all => all.every(one => one.scrollWidth > one.clientWidth)")
 
 
 def test_77_columns_fit_beside_both_sidebars(opened):
@@ -391,3 +394,21 @@ def test_a_lost_way_leads_back(site):
     for link in links:
         assert (site / link.removeprefix(HOME)).is_file()
     assert Head(lost).meta["robots"] == "noindex"
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+@each_page
+def test_axe_finds_nothing(opened, page, theme, width):
+    """WCAG 2.2 AA and what is held to be good practice, on the whole page."""
+    tab = opened(page, width, color_scheme=theme)
+    if tab.locator("[data-stn-widget]").count():
+        expect(tab.locator("[data-stn-ready]")).to_have_count(
+            tab.locator("[data-stn-widget]").count()
+        )
+    kinds = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = Axe().run(tab, options={"preload": False, "runOnly": kinds})
+    assert [
+        (fault["id"], node["html"])
+        for fault in found.response["violations"]
+        for node in fault["nodes"]
+    ] == []
