@@ -29,14 +29,19 @@ serve: _build/.done ## Build the site and serve it on http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
 ##@ Check
+# (A cell's time-out catches a hang, not a slow machine: tests/conftest.py has the rule.)
 test: lint ## Run all tests, and compare every chapter's outputs with a fresh run
 	$(CHAPTER_ENV) $(BIN)/python -m pytest tests chapters \
-	  --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=120 \
+	  --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=1200 \
 	  -n 2 --dist loadscope
 
-lint: $(VENV)/.ready ## Check style and formatting
+lint: $(VENV)/.ready ## Check style, types, JavaScript, spelling and the workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/oxlint --deny-warnings
+	$(BIN)/typos
+	$(BIN)/zizmor --offline --quiet --config .github/zizmor.yml .github
 
 ##@ Write
 format: $(VENV)/.ready ## Mend style and formatting where ruff can
@@ -51,6 +56,7 @@ bench: $(VENV)/.ready ## Measure samplers, grids, training and explorables, with
 	$(BIN)/python -m benchmarks.transforms
 	$(BIN)/python -m benchmarks.distortion
 	$(BIN)/python -m benchmarks.training_steps
+	$(BIN)/python -m benchmarks.convolution
 	$(BIN)/python -m benchmarks.explorable
 	$(BIN)/python -m benchmarks.drawn_digits
 
@@ -84,7 +90,7 @@ _build/.done: $(VENV)/.ready $(BOOK_SOURCES)
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.uv requirements.lock pyproject.toml
-	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --quiet --editable .
 	@touch $@
 

@@ -1,11 +1,16 @@
 """Guards for shapes, dtypes and devices: each message says what was given and what is expected.
 
 They look at metadata only, never at values: reading a value in a forward pass would stall a GPU
-and break `torch.compile`.
+and break `torch.compile`. Sizes may be symbols (`torch.compile` and `torch.export` with dynamic
+shapes), so they are compared and never hashed. While `torch.jit.trace` runs, and with it the older
+ONNX exporter, sizes are tensors, which may not be looked at: the example that is traced is taken as
+it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -26,7 +31,9 @@ def check_shape(name: str, value: object, expected: str, *tail: int, ndim: int) 
     """Raise unless `value` is a floating tensor with `ndim` axes of which the last are `tail`."""
     check_floating(name, value)
     assert isinstance(value, Tensor)
-    if value.ndim != ndim or (tail and tuple(value.shape[-len(tail) :]) != tail):
+    if value.ndim != ndim or (
+        tail and not torch.jit.is_tracing() and tuple(value.shape[-len(tail) :]) != tail
+    ):
         raise ValueError(
             f"{name} must have shape {expected}, but shape {tuple(value.shape)} was given"
         )
@@ -41,7 +48,7 @@ def check_picture(U: object, name: str = "U") -> None:
     """Raise unless `U` is a floating tensor of shape (N, C, H, W) with at least one pixel."""
     check_shape(name, U, "(N, C, H, W)", ndim=4)
     assert isinstance(U, Tensor)
-    if U.shape[2] == 0 or U.shape[3] == 0:
+    if not torch.jit.is_tracing() and (U.shape[2] == 0 or U.shape[3] == 0):
         raise ValueError(
             f"{name} must have at least one pixel, but shape {tuple(U.shape)} was given"
         )
@@ -51,7 +58,7 @@ def check_volume(U: object, name: str = "U") -> None:
     """Raise unless `U` is a floating tensor of shape (N, C, D, H, W) with at least one voxel."""
     check_shape(name, U, "(N, C, D, H, W)", ndim=5)
     assert isinstance(U, Tensor)
-    if 0 in U.shape[2:]:
+    if not torch.jit.is_tracing() and any(side == 0 for side in U.shape[2:]):
         raise ValueError(
             f"{name} must have at least one voxel, but shape {tuple(U.shape)} was given"
         )
@@ -62,21 +69,36 @@ def check_grid(grid: object, name: str = "grid") -> None:
     check_shape(name, grid, "(N, H, W, 2) with (x, y) last", 2, ndim=4)
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number: Python's, NumPy's, or a symbol for one; True and False not."""
+    # A tuple of types: with `int | torch.SymInt` torch 2.6 cannot compile it.
+    return isinstance(value, (Integral, torch.SymInt)) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """Return `value`; raise `ValueError` unless it is a whole number, `least` or more."""
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, but {value!r} was given")
+    return _plain(value)
+
+
+def _plain(whole: int) -> int:
+    """Return NumPy's whole numbers as Python's, and leave symbols as they are."""
+    return whole if isinstance(whole, (int, torch.SymInt, Tensor)) else int(whole)
+
+
 def _check_sides(size: object, name: str, sides: str, count: str) -> tuple[int, ...]:
     """Return `size` as a tuple; raise unless it is as many positive whole numbers as `sides`."""
     if (
         not isinstance(size, Sequence)
         or isinstance(size, str)
         or len(size) != sides.count(",") + 1
-        # A SymInt is the whole number that `torch.export` puts in the place of a dynamic side.
-        or not all(
-            isinstance(s, int | torch.SymInt) and not isinstance(s, bool) and s > 0 for s in size
-        )
+        or not (torch.jit.is_tracing() or all(is_whole(s) and s > 0 for s in size))
     ):
         raise ValueError(
             f"{name} must be ({sides}), {count} positive whole numbers, but {size!r} was given"
         )
-    return tuple(size)
+    return tuple(_plain(s) for s in size)
 
 
 def check_size(size: object, name: str = "size") -> tuple[int, int]:
@@ -100,16 +122,26 @@ def check_input_shape(shape: object, name: str = "shape") -> tuple[int, ...]:
 
 def check_same_device(**tensors: Tensor) -> None:
     """Raise `ValueError` unless all tensors lie on one device."""
-    if len({t.device for t in tensors.values()}) > 1:
+    devices = [t.device for t in tensors.values()]
+    if any(device != devices[0] for device in devices):
         given = ", ".join(f"{name} on {t.device}" for name, t in tensors.items())
         raise ValueError(f"all tensors must be on the same device, but {given} were given")
 
 
 def check_same_batch(**tensors: Tensor) -> None:
     """Raise `ValueError` unless all tensors have the same first axis."""
-    if len({t.shape[0] for t in tensors.values()}) > 1:
+    sizes = [t.shape[0] for t in tensors.values()]
+    if not torch.jit.is_tracing() and any(size != sizes[0] for size in sizes):
         given = ", ".join(f"{name} with {t.shape[0]}" for name, t in tensors.items())
         raise ValueError(f"all tensors must have the same batch size, but {given} were given")
+
+
+def same_or_one(sizes: Iterable[int]) -> bool:
+    """Whether all sizes that are not 1 are the same, so that axes of them broadcast."""
+    if torch.jit.is_tracing():
+        return True
+    others = [size for size in sizes if size != 1]
+    return all(size == others[0] for size in others)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -129,8 +161,17 @@ def at_least_float32(*dtypes: torch.dtype) -> torch.dtype:
     return result
 
 
+def _has_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
+
+# What `torch.compiler.assume_constant_result` does, but for importing the compiler. (torch 2.6
+# cannot compile the question.)
+_has_autocast._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager:
     """Return a context in which nothing is cast; devices that have no autocast need none."""
-    if torch.amp.is_autocast_available(device.type):
+    if _has_autocast(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()

@@ -14,17 +14,19 @@ except by `invert` and the functions that call it.
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stn_tutorial._checks import (
     Size,
+    check_count,
     check_floating,
     check_same_device,
     check_size,
     check_theta,
+    same_or_one,
 )
 
 Parameter = float | Tensor
@@ -56,7 +58,7 @@ def _parameters(
 ) -> tuple[Tensor, ...]:
     """Turn numbers and tensors into tensors of one shape (N,), one dtype and one device."""
     for name, value in given.items():
-        if not isinstance(value, Tensor | Real):
+        if not isinstance(value, (Tensor, Real)):  # torch 2.6 cannot compile `Tensor | Real`
             raise TypeError(
                 f"{name} must be a number or a tensor of shape () or (N,), "
                 f"but a {type(value).__name__} was given"
@@ -77,8 +79,7 @@ def _parameters(
     if not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating dtype, but {dtype} was given")
     columns = [torch.as_tensor(v, dtype=dtype, device=device).reshape(-1) for v in given.values()]
-    lengths = {len(column) for column in columns} - {1}
-    if len(lengths) > 1:
+    if not same_or_one(column.shape[0] for column in columns):
         sizes = ", ".join(f"{name} with {len(c)}" for name, c in zip(given, columns, strict=True))
         raise ValueError(
             f"parameters must have the same length or length 1, but {sizes} were given"
@@ -108,8 +109,7 @@ def identity(
     n: int = 1, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
     """Leave the picture as it is: θ = [[1, 0, 0], [0, 1, 0]], shape (n, 2, 3)."""
-    if not isinstance(n, int) or n < 0:
-        raise ValueError(f"n must be a whole number, 0 or more, but {n!r} was given")
+    n = check_count("n", n, 0)
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating dtype, but {dtype} was given")
     return torch.eye(2, 3, dtype=dtype, device=device).repeat(n, 1, 1)
@@ -237,7 +237,7 @@ def crop(
     """
     if isinstance(box, Tensor):
         check_floating("box", box)
-        edges = box.unbind(-1) if box.ndim in (1, 2) else ()
+        edges: tuple[Any, ...] = box.unbind(-1) if box.ndim in (1, 2) else ()
     else:
         edges = tuple(box) if isinstance(box, Iterable) else ()
     if len(edges) != 4:
@@ -275,14 +275,12 @@ def compose(*thetas: Tensor) -> Tensor:
     for number, theta in enumerate(thetas):
         check_theta(theta, f"theta {number}")
     check_same_device(**{f"theta {k}": t for k, t in enumerate(thetas)})
-    if len({t.dtype for t in thetas}) > 1:
+    if any(t.dtype != thetas[0].dtype for t in thetas):
         given = ", ".join(str(t.dtype) for t in thetas)
         raise TypeError(f"all thetas must have the same dtype, but {given} were given")
-    sizes = {t.shape[0] for t in thetas} - {1}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"thetas must have the same batch size or 1, but {sorted(sizes)} were given"
-        )
+    if not same_or_one(t.shape[0] for t in thetas):
+        sizes = sorted({t.shape[0] for t in thetas} - {1})
+        raise ValueError(f"thetas must have the same batch size or 1, but {sizes} were given")
     result = thetas[0]
     for theta in thetas[1:]:
         # Written out rather than `@`, which may run in TF32 or bfloat16 on a GPU.
@@ -348,7 +346,7 @@ def transform_points(theta: Tensor, points: Tensor) -> Tensor:
             f"but shape {tuple(points.shape)} was given"
         )
     check_same_device(theta=theta, points=points)
-    if points.ndim == 3 and len({theta.shape[0], points.shape[0]} - {1}) > 1:
+    if points.ndim == 3 and not same_or_one((theta.shape[0], points.shape[0])):
         raise ValueError(
             "theta and points must have the same batch size or 1, "
             f"but {theta.shape[0]} and {points.shape[0]} were given"
@@ -417,7 +415,12 @@ def _unit_to_pixel(theta: Tensor, size: Size, name: str) -> tuple[Tensor, Tensor
     height, width = check_size(size, name)
     scale = [[width / 2, 0, (width - 1) / 2], [0, height / 2, (height - 1) / 2]]
     back = [[2 / width, 0, 1 / width - 1], [0, 2 / height, 1 / height - 1]]
-    return theta.new_tensor([scale]), theta.new_tensor([back])
+    return _constant(scale, theta), _constant(back, theta)
+
+
+def _constant(rows: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """The same numbers for every θ, (1, rows, columns); one by one, since each may be a symbol."""
+    return _matrix([[like.new_full((1,), entry) for entry in row] for row in rows])
 
 
 def to_pixels(theta: Tensor, in_size: Size, out_size: Size) -> Tensor:
@@ -491,5 +494,4 @@ def correct_aspect(theta: Tensor, size: Size) -> Tensor:
     """
     check_theta(theta)
     height, width = check_size(size)
-    ratio = theta.new_tensor([[1, height / width, 1], [width / height, 1, 1]])
-    return theta * ratio
+    return theta * _constant([[1, height / width, 1], [width / height, 1, 1]], theta)

@@ -1,8 +1,13 @@
 """The command `stn-tutorial`: train one model, fill the paper's table, look after the data.
 
 Each command says what it is about to do, shows its progress, and may be stopped at any time.
+
+Exit codes: 0 when all went well, 1 when a cell could not be finished, 2 when nothing could be done
+(a wrong name, a full disk), 130 when it was stopped.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -28,9 +33,38 @@ app = typer.Typer(
 )
 
 
-def _fail(message: object) -> typer.Exit:
-    typer.echo(f"stn-tutorial: {message}", err=True)
-    return typer.Exit(2)
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """End a command with one line that says what is wrong and where, instead of a traceback."""
+    try:
+        yield
+    except typer.Exit:  # which is a RuntimeError
+        raise
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        typer.echo(
+            f"stn-tutorial: {where}{error.strerror or error}. What was saved before is whole; "
+            "mend this, and the same command goes on.",
+            err=True,
+        )
+        raise typer.Exit(2) from error
+    except experiments.FailedCellError as error:
+        typer.echo(f"stn-tutorial: {error}", err=True)
+        raise typer.Exit(1) from error
+    except (ValueError, RuntimeError) as error:
+        typer.echo(f"stn-tutorial: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _folder(name: str) -> Path:
+    """Return the folder of the results, or say why it cannot be one."""
+    if not name.strip():
+        raise ValueError("--out names no folder: it is empty")
+    out = Path(name)
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"--out must be a folder, but {place} is a file")
+    return out
 
 
 def _device(name: str | None) -> torch.device:
@@ -46,8 +80,10 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _names(given: str, known: tuple[str, ...], what: str) -> list[str]:
-    """Split `a,b` and check each name."""
+def _names(given: str | None, known: tuple[str, ...], what: str) -> list[str]:
+    """Split `a,b` and check each name; all of them for None."""
+    if given is None:
+        return list(known)
     names = [name.strip() for name in given.split(",") if name.strip()]
     for name in names:
         check_choice(what, name, known)
@@ -64,18 +100,25 @@ Steps = Annotated[
     typer.Option(
         min=1,
         help="Training steps; the schedule is squeezed into them. By default the recipe's: 150 000 "
-        "of 256 digits for 'paper'; of 128 for 'modern', 15 000 on a CPU and 120 000 on a GPU.",
+        "of 256 digits for 'paper'; of 128 for 'modern', 10 000 on a CPU and 120 000 on a GPU.",
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Folder for results, weights and checkpoints.")]
+Out = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where results, weights and checkpoints go. Commands on one folder share the cells.",
+    ),
+]
 Device = Annotated[
     str | None, typer.Option(help="'cuda', 'cuda:1', 'cpu', …; a GPU where there is one.")
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        help="'float32'; 'auto' for mixed precision on a GPU; 'bfloat16' for it on any device: on "
-        "a CPU that is made for it, twice as fast."
+        help="'float32'; 'auto' for mixed precision on a GPU, in bfloat16 where it has that, else "
+        "in float16; 'bfloat16' or 'float16' for one of them: bfloat16 also on a CPU that is made "
+        "for it, twice as fast."
     ),
 ]
 Compile = Annotated[
@@ -93,7 +136,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, order and distortions.")] = 0,
     recipe: Recipe = "modern",
     steps: Steps = None,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     device: Device = None,
     precision: Precision = "float32",
     compile: Compile = None,
@@ -102,25 +145,24 @@ def train(
 
     Example: stn-tutorial train R st-cnn-affine
 
-    Stop it with Ctrl-C; the same command goes on from the last checkpoint. When it has finished, it
+    Stop it with Ctrl-C: it saves, and the same command goes on from there. When it has finished, it
     says the result again without training.
 
     On several GPUs, which then share each batch:
     torchrun --nproc-per-node 2 -m stn_tutorial.cli train R st-cnn-affine
     """
-    try:
+    with _in_one_line():
         check_choice("recipe", recipe, tuple(experiments.RECIPES))
-        where = _device(device)
+        folder, where = _folder(out), _device(device)
         steps = steps or experiments.default_steps(recipe, where)
         cell = experiments.Cell(distortion, model, recipe, seed, steps, data.dataset_name())
-        known = experiments.finished(cell, out) is not None
+        known = experiments.finished(cell, folder) is not None
         how = Execution(precision, channels_last=True, compile=compile)
-        result = experiments.run(cell, out, device=where, execution=how)
-    except KeyboardInterrupt:
-        typer.echo(f"\nStopped. The same command goes on from the last checkpoint in {out}.")
-        raise typer.Exit(130) from None
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        raise _fail(error) from error
+        try:
+            result = experiments.run(cell, folder, device=where, execution=how)
+        except KeyboardInterrupt:
+            typer.echo(f"Stopped. The same command goes on from the checkpoint in {folder}.")
+            raise typer.Exit(130) from None
     if result is None:  # under torchrun, the first process tells
         return
     paper = experiments.PAPER[model].get(distortion)
@@ -129,63 +171,109 @@ def train(
         f"test error {result['test_error']:.2f} %, held out {result['held_out_error']:.2f} %"
         + (f"; the paper's is {paper} %" if paper and cell.dataset == "mnist" else "")
     )
-    typer.echo(f"{'Finished before' if known else 'Written'}: {out / cell.name}.json")
+    typer.echo(f"{'Finished before' if known else 'Written'}: {folder / cell.name}.json")
 
 
 @app.command()
 def reproduce(
-    which: Annotated[str, typer.Argument(metavar="TABLE", help="Which table: 'table1'.")],
-    rows: Annotated[str, typer.Option(help="Models, separated by commas.")] = ",".join(MODELS),
-    columns: Annotated[str, typer.Option(help="Distortions, separated by commas.")] = ",".join(
-        data.DISTORTIONS
-    ),
+    which: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE", help=f"Which table: {', '.join(map(repr, experiments.EXPERIMENTS))}."
+        ),
+    ],
+    rows: Annotated[
+        str | None, typer.Option(help="Models, separated by commas; all when left out.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Distortions, separated by commas; all when left out.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, … in turn.")] = 3,
     recipe: Recipe = "modern",
     steps: Steps = None,
-    out: Out = Path("runs"),
+    out: Out = "runs",
     device: Device = None,
     precision: Precision = "float32",
     compile: Compile = None,
+    on: Annotated[
+        str,
+        typer.Option(
+            help="'here'; or 'ray', the cluster that RAY_ADDRESS names or that this machine is "
+            "part of: one task a cell. Needs stn-tutorial[ray]."
+        ),
+    ] = "here",
+    cores: Annotated[int, typer.Option(min=1, help="With --on ray: CPU cores for a cell.")] = 1,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="With --on ray: GPUs for a cell; 0.25 puts four on one. By default 1 where the "
+            "cluster has any, else 0.",
+        ),
+    ] = None,
 ) -> None:
-    """Fill the paper's Table 1, cell by cell, and print it beside the paper's figures.
+    """Fill a table of the paper's, cell by cell, and print it beside the paper's figures.
 
     Example: stn-tutorial reproduce table1 --rows cnn,st-cnn-affine --columns R --seeds 1
 
     Finished cells are not run again, and an interrupted one goes on: stop with Ctrl-C whenever you
-    like, and give the same command to go on. OUT/table1.json holds the table.
+    like, and give the same command to go on. OUT/TABLE.json holds the table. A cell that fails is
+    reported and the others go on.
 
-    On several GPUs, give each its own rows or columns and all the same --out: that is faster than
-    torchrun, where they share each batch.
+    On several GPUs, or machines with a common folder, give the same command on each, with the same
+    --out: they share the cells. That is faster than torchrun, where GPUs share each batch.
     """
-    out_table = out / "table1.json"
-    todo: list[experiments.Cell] = []
-    try:
-        check_choice("table", which, ("table1",))
+    with _in_one_line():
+        check_choice("table", which, tuple(experiments.EXPERIMENTS))
         check_choice("recipe", recipe, tuple(experiments.RECIPES))
-        where = _device(device)
-        todo = experiments.cells(
-            columns=_names(columns, tuple(data.DISTORTIONS), "columns"),
-            rows=_names(rows, MODELS, "rows"),
+        check_choice("on", on, ("here", "ray"))
+        if processes()[1] > 1:
+            raise ValueError(
+                "torchrun is for one cell, by the command train; of reproduce give the same "
+                "command to each GPU, with the same --out: they share the cells"
+            )
+        experiment, folder = experiments.EXPERIMENTS[which], _folder(out)
+        if on == "ray":
+            if device is not None:
+                raise ValueError("with --on ray, --gpus says where a cell runs, not --device")
+            if gpus is None:
+                gpus = min(1.0, experiments.connect().cluster_resources().get("GPU", 0.0))
+            where = torch.device("cuda" if gpus else "cpu")
+        else:
+            where = _device(device)
+        todo = experiment.cells(
+            columns=_names(columns, experiment.columns, "columns"),
+            rows=_names(rows, experiment.rows, "rows"),
             seeds=range(seeds),
             recipe=recipe,
             steps=steps or experiments.default_steps(recipe, where),
         )
         how = Execution(precision, channels_last=True, compile=compile)
-        experiments.reproduce(todo, out, device=where, execution=how)
-        if processes()[0] > 0:
-            return
-        table = experiments.merge(out, out_table)
-    except KeyboardInterrupt:
-        done = sum(experiments.finished(cell, out) is not None for cell in todo)
-        experiments.merge(out, out_table)
-        typer.echo(
-            f"\nStopped: {done} of {len(todo)} cells are finished, in {out}. "
-            "The same command goes on."
-        )
-        raise typer.Exit(130) from None
-    except (ValueError, RuntimeError, FloatingPointError) as error:
-        raise _fail(error) from error
-    typer.echo("\n" + experiments.render(table))
+        stopped, problems = False, {}
+        try:
+            if on == "ray":
+                problems = experiments.reproduce_on_ray(
+                    todo, folder, cores=cores, gpus=gpus or 0.0, execution=how
+                )
+            else:
+                problems = experiments.reproduce(todo, folder, device=where, execution=how)
+        except KeyboardInterrupt:
+            stopped = True
+        table = experiment.merge(folder)
+        typer.echo("\n" + experiment.render(table))
+        done = experiments.count_finished(todo, folder)
+        if stopped:
+            typer.echo(
+                f"\nStopped: {done} of {len(todo)} cells are finished, in {folder}. "
+                "The same command goes on."
+            )
+        elif problems:
+            typer.echo(f"\n{len(problems)} of {len(todo)} cells could not be finished:")
+        for title, problem in problems.items():
+            typer.echo(f"{title}: {problem}")
+        experiments.write_table(lambda: experiment.merge(folder), folder / f"{which}.json")
+        if stopped or problems:
+            raise typer.Exit(130 if stopped else 1)
 
 
 @app.command("data")
@@ -195,13 +283,11 @@ def data_command() -> None:
     STN_TUTORIAL_DATA names the folder; STN_TUTORIAL_DATASET=digits chooses the digits that come
     with scikit-learn instead, which need no network.
     """
-    try:
+    with _in_one_line():
         if data.dataset_name() == "mnist":
             typer.echo(f"MNIST's folder: {data.data_folder()}")
-        for split in data.SPLITS:
+        for split in ("train", "test"):
             data.load_digits(split)
-    except (ValueError, RuntimeError) as error:
-        raise _fail(error) from error
     typer.echo("All is there, and as it should be.")
 
 

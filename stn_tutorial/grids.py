@@ -10,7 +10,9 @@ Grids are computed in float32 at least, and outside autocast. The identity, what
 the regular grid bit for bit.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor
 from stn_tutorial._checks import (
     Size,
     at_least_float32,
+    check_count,
     check_floating,
     check_shape,
     check_size,
@@ -178,16 +181,21 @@ def control_points(
     Returns:
         Points of shape (k², 2), (x, y) last, from (−1, −1) to (1, 1).
     """
-    if not isinstance(k, int) or isinstance(k, bool) or k < 2:
-        raise ValueError(f"k must be a whole number, 2 or more, but {k!r} was given")
+    k = check_count("k", k, 2)
     return regular_grid((k, k), align_corners=True, dtype=dtype, device=device).view(k * k, 2)
 
 
 def _points_a_side(theta: Tensor) -> int:
     """Return k of θ's k×k control points; raise unless θ holds such points."""
     check_shape("theta", theta, "(N, k², 2)", 2, ndim=3)
-    k = round(theta.shape[1] ** 0.5)
-    if k < 2 or k * k != theta.shape[1]:
+    # While `torch.jit.trace` runs, an axis of a tensor is itself a tensor, a list's length is not.
+    count = len(theta.unbind(1)) if torch.jit.is_tracing() else theta.shape[1]
+    # Counted up, so that k is a plain number even where the axis is a symbol: the spline's system
+    # is solved for each k, and a compiled graph is made for each.
+    k = 2
+    while k * k < count:
+        k += 1
+    if k * k != count:
         raise ValueError(
             "theta must have shape (N, k², 2) with k at least 2, "
             f"but shape {tuple(theta.shape)} was given"
@@ -257,12 +265,12 @@ def _spline_constant(k: int, dtype: torch.dtype, device: torch.device) -> Tensor
 
 # All that `torch.compiler.assume_constant_result` does, but for importing the compiler, which would
 # take as long as importing everything else.
-_spline_constant._dynamo_marked_constant = True
+_spline_constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _spline_weights(k: int, size: tuple[int, int], system: Tensor) -> Tensor:
     """How much each output pixel follows each control point: (H·W, k²), in the system's dtype."""
-    like = {"dtype": system.dtype, "device": system.device}
+    like: dict[str, Any] = {"dtype": system.dtype, "device": system.device}
     own = regular_grid(size, **like).view(-1, 1, 2)
     squares = (own - control_points(k, **like)).square().sum(-1)
     # r² log r, which is 0 at r = 0.
@@ -304,8 +312,9 @@ def thin_plate_spline_grid(theta: Tensor, size: Size) -> Tensor:
     theta = theta.to(at_least_float32(theta.dtype))
     own = regular_grid(size, dtype=theta.dtype, device=theta.device)
     points = control_points(k, dtype=theta.dtype, device=theta.device)
-    # Nothing may be kept from inside a trace, nor tensors that only stand for others.
-    if torch.compiler.is_compiling() or type(own) is not Tensor:
+    # Nothing may be kept from inside a trace, nor tensors that only stand for others, nor for sizes
+    # that are tensors (`torch.jit.trace`).
+    if torch.compiler.is_compiling() or type(own) is not Tensor or isinstance(size[0], Tensor):
         # In float64 here too, unless the device has none: for k = 16 float32 is 0.01 pixels off.
         wide = theta.dtype if theta.device.type == "mps" else torch.float64
         system = _spline_constant(k, wide, theta.device)
@@ -315,13 +324,13 @@ def thin_plate_spline_grid(theta: Tensor, size: Size) -> Tensor:
     return _moved_by(weights, theta, points, own)
 
 
-def _sides(points: Tensor, size: Size) -> Tensor:
-    """(W, H) as a tensor like `points`, to go with (x, y)."""
+def _along(points: Tensor, size: Size) -> Iterator[tuple[Tensor, int]]:
+    """Each coordinate of the points with its side of the picture: x with W, y with H."""
     check_floating("points", points)
     if points.shape[-1:] != (2,):
         raise ValueError(f"points must have (x, y) last, but shape {tuple(points.shape)} was given")
     height, width = check_size(size)
-    return points.new_tensor([width, height])
+    return zip(points.unbind(-1), (width, height), strict=True)
 
 
 def normalised_to_pixel(points: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
@@ -337,10 +346,10 @@ def normalised_to_pixel(points: Tensor, size: Size, *, align_corners: bool = Fal
     Returns:
         Points of shape (…, 2).
     """
-    sides = _sides(points, size)
+    along = _along(points, size)
     if align_corners:
-        return (points + 1) * (sides - 1) / 2
-    return ((points + 1) * sides - 1) / 2
+        return torch.stack([(p + 1) * (side - 1) / 2 for p, side in along], dim=-1)
+    return torch.stack([((p + 1) * side - 1) / 2 for p, side in along], dim=-1)
 
 
 def pixel_to_normalised(points: Tensor, size: Size, *, align_corners: bool = False) -> Tensor:
@@ -348,7 +357,9 @@ def pixel_to_normalised(points: Tensor, size: Size, *, align_corners: bool = Fal
 
     With `align_corners` a side of one pixel has no length to divide by: its pixel 0 is at 0.
     """
-    sides = _sides(points, size)
+    along = _along(points, size)
     if align_corners:
-        return (2 * points - (sides - 1)) / (sides - 1).clamp(min=1)
-    return (2 * points + 1 - sides) / sides
+        normalised = [(2 * p - (side - 1)) / max(side - 1, 1) for p, side in along]
+    else:
+        normalised = [(2 * p + 1 - side) / side for p, side in along]
+    return torch.stack(normalised, dim=-1)

@@ -9,14 +9,13 @@ Blur-pool is Zhang's (2019, *Making Convolutional Networks Shift-Invariant Again
 maximum at every place, a blur, and only then every second entry.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stn_tutorial._checks import check_choice, check_floating, check_picture
+from stn_tutorial._checks import check_choice, check_count, check_floating, check_picture
 
 __all__ = ["PADDINGS", "MaxBlurPool", "agreement", "binomial", "blur", "shift", "shift_consistency"]
 
@@ -33,16 +32,8 @@ def _check_signal(x: object, name: str = "x") -> None:
             f"{name} must have shape (N, C, L) or (N, C, H, W), "
             f"but shape {tuple(x.shape)} was given"
         )
-    if 0 in x.shape[2:]:
+    if not torch.jit.is_tracing() and any(side == 0 for side in x.shape[2:]):
         raise ValueError(f"{name} must not be empty, but shape {tuple(x.shape)} was given")
-
-
-def _check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise `ValueError` unless `value` is a whole number, `least` or more."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"{name} must be a whole number of {least} or more, but {value!r} was given"
-        )
 
 
 def binomial(taps: int) -> list[float]:
@@ -51,10 +42,13 @@ def binomial(taps: int) -> list[float]:
     Args:
         taps: how many weights, an odd number, so that one stands in the middle.
     """
-    _check_count("taps", taps)
+    taps = check_count("taps", taps)
     if taps % 2 == 0:
         raise ValueError(f"taps must be odd, but {taps} was given")
-    return [math.comb(taps - 1, k) / 2 ** (taps - 1) for k in range(taps)]
+    row = [1]
+    for _ in range(taps - 1):
+        row = [left + right for left, right in zip([0, *row], [*row, 0], strict=True)]
+    return [weight / 2 ** (taps - 1) for weight in row]
 
 
 def blur(x: Tensor, taps: int = 3, padding: str = "border", *, stride: int = 1) -> Tensor:
@@ -82,8 +76,8 @@ def blur(x: Tensor, taps: int = 3, padding: str = "border", *, stride: int = 1) 
     _check_signal(x)
     weights = binomial(taps)
     check_choice("padding", padding, tuple(PADDINGS))
-    _check_count("stride", stride)
-    reach = taps // 2
+    stride = check_count("stride", stride)
+    reach = len(weights) // 2
     if padding == "circular" and min(x.shape[2:]) < reach:
         raise ValueError(
             f"x must be {reach} long at least to be wrapped under {taps} taps, "
@@ -94,7 +88,7 @@ def blur(x: Tensor, taps: int = 3, padding: str = "border", *, stride: int = 1) 
         # One axis after the other is the same, and less work. Slices and numbers rather than a
         # convolution: no tensor of weights has to be sent to a GPU.
         stop = x.shape[axis]
-        windows = (_slice(padded, axis, k, k + stop, stride) for k in range(taps))
+        windows = (_slice(padded, axis, k, k + stop, stride) for k in range(len(weights)))
         first, *others = (w * window for w, window in zip(weights, windows, strict=True))
         padded = sum(others, start=first)
     return padded
@@ -127,11 +121,11 @@ class MaxBlurPool(nn.Module):
         self, kernel: int = 2, stride: int = 2, taps: int = 3, padding: str = "border"
     ) -> None:
         super().__init__()
-        _check_count("kernel", kernel)
-        _check_count("stride", stride)
-        binomial(taps)  # raises on a wrong number
         check_choice("padding", padding, tuple(PADDINGS))
-        self.kernel, self.stride, self.taps, self.padding = kernel, stride, taps, padding
+        self.kernel = check_count("kernel", kernel)
+        self.stride = check_count("stride", stride)
+        self.taps = len(binomial(taps))  # raises on a wrong number
+        self.padding = padding
 
     def extra_repr(self) -> str:
         """Show the settings."""
@@ -144,7 +138,7 @@ class MaxBlurPool(nn.Module):
         """Return x pooled, in x's dtype; for the shapes see the class."""
         _check_signal(x)
         axes = x.ndim - 2
-        least = self.kernel - (self.padding == "circular")
+        least = self.kernel - 1 if self.padding == "circular" else self.kernel
         if min(x.shape[2:]) < least:
             raise ValueError(
                 f"x must be {least} long at least for a window of {self.kernel}, "
@@ -226,7 +220,7 @@ def shift_consistency(
         From 0 to 1, where 1 means that no shift ever changes the class.
     """
     check_picture(images, "images")
-    _check_count("reach", reach, 0)
+    reach = check_count("reach", reach, 0)
     if isinstance(model, nn.Module):
         model.eval()
     moves = range(-reach, reach + 1)

@@ -21,7 +21,7 @@ instead:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -73,9 +73,13 @@ def bilinear_kernel(d: Tensor) -> Tensor:
     return (1 - d.abs()).clamp(min=0)
 
 
-def bicubic_kernel(d: Tensor) -> Tensor:
-    """Keys' cubic convolution (1981) with a = −0.75: support of two pixels each way. Any shape."""
-    a, d = KEYS_A, d.abs()
+def bicubic_kernel(d: Tensor, a: float = KEYS_A) -> Tensor:
+    """Keys' cubic convolution (1981): support of two pixels each way. Any shape.
+
+    `a` is the slope at a distance of 1: the more negative, the deeper the dip and the sharper.
+    `sample` takes −0.75; Keys' own −0.5 is exact on parabolas.
+    """
+    d = d.abs()
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
@@ -132,11 +136,13 @@ def sample(
     """Read U at the positions of a grid: all output pixels at once.
 
     The same modes, paddings and results as `torch.nn.functional.grid_sample`, except that a grid
-    that is the regular grid gives U back bit for bit. Differentiable in U and grid. At a whole
-    pixel position the derivative is the one towards the right and below (cells are half open), as
-    far as the position itself is exact. With `"border"` it is 0 from the last pixel's centre on;
-    with `"reflection"` the slope turns with the picture, and is 0 between the outer centres and the
-    mirrors.
+    that is the regular grid gives U back bit for bit. The place that is read depends on the grid's
+    value alone, not on where the output pixel stands; a value that stands for a whole pixel or a
+    half, to the grid's rounding, reads exactly that (a half as long as U's dtype is no wider).
+
+    Differentiable in U and grid. At a whole pixel position the derivative is the one towards the
+    right and below (cells are half open). With `"border"` it is 0 from the last pixel's centre on;
+    with `"reflection"` the slope turns with the picture, and is 0 within half a pixel of a mirror.
 
     Args:
         U: input, shape (N, C, H, W), any floating dtype.
@@ -159,7 +165,7 @@ def sample(
     check_choice("padding", padding, PADDINGS)
     H, W = U.shape[2:]
     dtype = at_least_float32(U.dtype, grid.dtype)
-    x, y = _source_pixels(grid, (H, W), align_corners, dtype).unbind(-1)
+    x, y = _source_pixels(grid, (H, W), align_corners, dtype)
     kernel_sum = {"nearest": _nearest, "bilinear": _bilinear, "bicubic": _bicubic}[mode]
     return kernel_sum(U.to(dtype), x, y, padding, align_corners).to(U.dtype)
 
@@ -171,43 +177,37 @@ def _check(U: Tensor, grid: Tensor) -> None:
     check_same_device(U=U, grid=grid)
 
 
-def _source_pixels(grid: Tensor, in_size: Size, align_corners: bool, dtype: torch.dtype) -> Tensor:
-    """The grid's positions in the input's pixel coordinates, in `dtype`."""
-    out_size = tuple(grid.shape[1:3])
-    if 0 in out_size:
-        return grid.to(dtype)
-    # The regular grid in the grid's own dtype, so that a float32 one over a float64 picture is
-    # known as the identity too.
-    own = regular_grid(out_size, align_corners=align_corners, dtype=grid.dtype, device=grid.device)
-    own, grid = own.to(dtype), grid.to(dtype)
-    sides = grid.new_tensor([in_size[1], in_size[0]]) - float(align_corners)
-    # In exact arithmetic this is `normalised_to_pixel(grid)`. Written as output pixel +
-    # displacement, nothing is rounded when the displacement is zero, so that the identity is exact.
-    return _own_pixels(in_size, out_size, align_corners, own) + (grid - own) * sides / 2
+def _source_pixels(
+    grid: Tensor, in_size: Size, align_corners: bool, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The grid's positions x and y in the input's pixel coordinates, (N, H', W') each, in `dtype`.
 
-
-def _own_pixels(in_size: Size, out_size: Size, align_corners: bool, like: Tensor) -> Tensor:
-    """Where the output's own pixel centres fall among the input's pixels, shape (H', W', 2)."""
+    Each depends on the grid's value alone, so that equal values read the same place everywhere.
+    """
+    own = at_least_float32(grid.dtype)
     axes = []
-    for count_in, count_out in zip(in_size, out_size, strict=True):
-        index = torch.arange(count_out, device=like.device)
-        # In whole numbers as far as they go, so that nothing is rounded when sizes agree. (The
-        # numerator alone outgrows float32's whole numbers.)
-        if align_corners:
-            gaps = max(count_out - 1, 1)
-            numerator, denominator = (2 * index - (count_out - 1) + gaps) * (count_in - 1), 2 * gaps
-        else:
-            numerator, denominator = (2 * index + 1) * count_in - count_out, 2 * count_out
-        whole, rest = numerator // denominator, numerator % denominator
-        axes.append(whole.to(like.dtype) + rest.to(like.dtype) / denominator)
-    y, x = axes
-    return torch.stack([x.expand(out_size), y[:, None].expand(out_size)], dim=-1)
+    for position, count in zip(grid.to(dtype).unbind(-1), reversed(in_size), strict=True):
+        # In exact arithmetic this is `normalised_to_pixel(grid)`. Written as the nearest whole or
+        # half pixel + the displacement from it, nothing is rounded when the displacement is zero:
+        # the identity is exact, and so is a position half-way between two pixels. At ±∞ the
+        # nearest is an edge.
+        side = count - 1 if align_corners else count
+        nearest = (position.detach() * side).round().clamp(-side, side)
+        # Rounded as `regular_grid` rounds it.
+        stands_at = nearest / (max(side, 1) if align_corners else side)
+        if own != dtype:
+            # A pixel's centre in the grid's own dtype is that centre, so that a float32 regular
+            # grid over a float64 picture is the identity too.
+            centre = ((nearest + (count - 1)) % 2 == 0) & (stands_at.to(own) == position)
+            stands_at = torch.where(centre, position.detach(), stands_at)
+        axes.append((position - stands_at) * (side / 2) + (nearest + (count - 1)) / 2)
+    return axes[0], axes[1]
 
 
 def _mirror(p: Tensor, count: int, align_corners: bool) -> Tensor:
     """Fold positions back into the picture, as between two mirrors: a triangle wave."""
     low, span = (0.0, count - 1) if align_corners else (-0.5, count)
-    if span == 0:
+    if align_corners and count == 1:
         return p.clamp(0, 0)  # still joined to the grid, whose gradient is then zero, not missing
     return span - ((p - low).remainder(2 * span) - span).abs() + low
 
@@ -254,20 +254,23 @@ def _bilinear(U: Tensor, x: Tensor, y: Tensor, padding: str, align_corners: bool
     x = _pad_position(x, U.shape[3], padding, align_corners)
     y = _pad_position(y, U.shape[2], padding, align_corners)
     left, top = x.floor(), y.floor()
+    right, bottom = left + 1, top + 1
     to_right, to_bottom = (x - left)[:, None], (y - top)[:, None]
-    upper = (1 - to_right) * _read(U, left, top) + to_right * _read(U, left + 1, top)
-    lower = (1 - to_right) * _read(U, left, top + 1) + to_right * _read(U, left + 1, top + 1)
+    to_left = 1 - to_right
+    upper = to_left * _read(U, left, top) + to_right * _read(U, right, top)
+    lower = to_left * _read(U, left, bottom) + to_right * _read(U, right, bottom)
     return (1 - to_bottom) * upper + to_bottom * lower
 
 
 def _bicubic(U: Tensor, x: Tensor, y: Tensor, padding: str, align_corners: bool) -> Tensor:
     columns = _cubic_taps(x, U.shape[3], padding, align_corners)
     rows = _cubic_taps(y, U.shape[2], padding, align_corners)
-    return sum(
+    total = sum(
         weight_y[:, None]
         * sum(weight_x[:, None] * _read(U, column, row) for column, weight_x in columns)
         for row, weight_y in rows
     )
+    return cast(Tensor, total)  # there are four rows
 
 
 def _cubic_taps(
@@ -300,9 +303,13 @@ class _BilinearSample(torch.autograd.Function):
     """Bilinear sampling with zero padding; each line of `backward` is a line of the derivation."""
 
     @staticmethod
-    def forward(ctx: Any, U: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(U, grid)
+    def forward(U: Tensor, grid: Tensor) -> Tensor:
         return sample(U, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        # Apart from `forward`, or `torch.func` could not transform it.
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     @once_differentiable
@@ -311,7 +318,7 @@ class _BilinearSample(torch.autograd.Function):
         C, H, W = U.shape[1:]
         dtype = at_least_float32(U.dtype, grid.dtype)
         image, dV = U.to(dtype), dV.to(dtype)
-        x, y = _source_pixels(grid, (H, W), align_corners=False, dtype=dtype).unbind(-1)
+        x, y = _source_pixels(grid, (H, W), align_corners=False, dtype=dtype)
         x = _pad_position(x, W, "zeros", align_corners=False)
         y = _pad_position(y, H, "zeros", align_corners=False)
 
@@ -321,13 +328,14 @@ class _BilinearSample(torch.autograd.Function):
             for row, slope_y in ((y.floor(), -1), (y.floor() + 1, 1)):
                 k_x, k_y = bilinear_kernel(x - column), bilinear_kernel(y - row)
                 inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
-                # ∂V/∂U_nm = k(x − m) k(y − n): the weight that went forward carries the gradient
-                # back.
+                # ∂V/∂U_nm = k(x − m) k(y − n): the weight that went forward
+                # carries the gradient back.
                 share = torch.where(inside, k_x * k_y, 0.0)[:, None] * dV
-                index = row.clamp(0, H - 1).long() * W + column.clamp(0, W - 1).long()
-                index = index.flatten(1)[:, None].expand(-1, C, -1)
+                m, n = column.clamp(0, W - 1).long(), row.clamp(0, H - 1).long()
+                index = (n * W + m).flatten(1)[:, None].expand(-1, C, -1)
                 dU.scatter_add_(2, index, share.flatten(2))
-                # ∂V/∂x = Σ U_nm k(y − n) · (−1 at the left pixel, +1 at the right); ∂V/∂y likewise.
+                # ∂V/∂x = Σ U_nm k(y − n) · (−1 at the left pixel, +1 at the right);
+                # ∂V/∂y likewise.
                 along = (_read(image, column, row) * dV).sum(1)
                 dx += slope_x * k_y * along
                 dy += slope_y * k_x * along

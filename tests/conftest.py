@@ -2,13 +2,14 @@
 
 import functools
 import http.server
+import os
 import shutil
 import threading
 
 import hypothesis
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 # The same examples on every run and on every machine, and no limit on the time of a first call.
 hypothesis.settings.register_profile(
@@ -17,9 +18,36 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("book")
 
 
+# The rule for every time-out here, in the Makefile and in the other tests: it is there to catch a
+# hang, not a slow machine, and so at least ten times what the step takes on an idle one. (Where a
+# loop tries again, one try may be shorter.)
+PATIENCE = 300
+"""Seconds that a browser may take for one step: a page, a click, a change that is waited for."""
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+
+def patient(make):
+    """`make`, which makes a page or a context, so that it has that patience too."""
+
+    @functools.wraps(make)
+    def made(*args, **options):
+        page = make(*args, **options)
+        page.set_default_timeout(1000 * PATIENCE)
+        return page
+
+    return made
+
+
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_power_cut(monkeypatch):
+    """Wait for no disk: a busy one takes half a second for a file, and no test pulls the plug."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
 
 
 CHROMIUM = next(
@@ -29,12 +57,24 @@ CHROMIUM = next(
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A browser, for the tests that need one; without any they are skipped, and say so."""
+    """A browser, for the tests that need one; without any they are skipped, and say so.
+
+    It shows scroll bars, which Playwright would hide, as most desktops show them: what they cover,
+    and the lines that they push apart, is to be seen by the tests too.
+    """
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=flags,
+            ignore_default_args=["--hide-scrollbars"],
+            timeout=1000 * PATIENCE,
+        )
+        browser.new_page, browser.new_context = map(
+            patient, (browser.new_page, browser.new_context)
+        )
         yield browser
         browser.close()
 

@@ -76,7 +76,7 @@ def test_first_code_cell_installs_the_package(path):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirement = f'"{project["name"]} @ git+{project["urls"]["Repository"]}"'
     first = code_cells(read(path))[0].source
-    assert re.search(rf"pip install .*{re.escape(requirement)}", first)
+    assert re.search(rf"pip install .*{re.escape(requirement)}", first, re.DOTALL)
 
 
 @each_chapter
@@ -85,6 +85,40 @@ def test_code_cells_are_short(path):
     assert min(lengths) > 0
     assert statistics.median(lengths) <= 6
     assert max(lengths) <= 25
+
+
+def lines(path):
+    """A chapter's lines of code, in its solutions too, and the lines that its cells print."""
+    for cell in read(path).cells:
+        if cell.cell_type == "markdown":
+            for block in PYTHON_BLOCK.findall(cell.source):
+                yield from textwrap.dedent(block).splitlines()
+            continue
+        yield from cell.source.splitlines()
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if not data.keys() & {"text/html", "text/markdown", "image/png"}:
+                yield from output.get("text", data.get("text/plain", "")).splitlines()
+
+
+# Chapters that still have wider lines. Who mends one takes it from here.
+WIDE = {
+    "07_the_spatial_transformer",
+    "08_where_it_goes_and_how_it_fails",
+    "09_beyond_affine",
+    "10_training_on_the_gpu",
+    "11_the_papers_table",
+}
+
+
+@each_chapter
+def test_lines_fit_the_page(path):
+    """77 columns, so that nothing is cut off, in the site or on paper; an address is not broken."""
+    wide = [line for line in lines(path) if len(line) > 77 and "git+https://" not in line]
+    if path.stem in WIDE:
+        assert wide, "nothing is too wide any more: take this chapter from the list"
+        pytest.xfail(f"{len(wide)} lines are wider than 77 columns")
+    assert wide == []
 
 
 @each_chapter
@@ -132,7 +166,7 @@ def test_runs_alone_and_its_solutions_too(path, tmp_path):
     cells.append(nbformat.v4.new_code_cell(STRAY_MODULES))
     notebook = nbformat.v4.new_notebook(cells=cells)
     client = NotebookClient(
-        notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": tmp_path}}
+        notebook, kernel_name="python3", timeout=1200, resources={"metadata": {"path": tmp_path}}
     )
     client.execute()
     assert cells[-1].outputs[0].data["text/plain"] == "[]"

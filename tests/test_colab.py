@@ -71,7 +71,7 @@ def test_runs_as_on_colab(path, colab, tmp_path):
 
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": str(empty)}}
-    client = NotebookClient(notebook, kernel_name="colab", timeout=300, resources=resources)
+    client = NotebookClient(notebook, kernel_name="colab", timeout=3000, resources=resources)
     try:
         client.execute()
     except CellExecutionError as error:

@@ -54,7 +54,7 @@ def mnist_folder(tmp_path_factory):
     assert source.is_dir(), f"STN_TUTORIAL_DATA is set, but there is no {RAW} in it"
     folder = tmp_path_factory.mktemp("data")
     (folder / RAW).mkdir(parents=True)
-    for name in data.MNIST_SHA256:
+    for name in data.digits.MNIST_SHA256:
         for path in (source / name, source / f"{name}.gz"):
             if path.exists():
                 shutil.copyfile(path, folder / RAW / path.name)
@@ -203,7 +203,7 @@ def test_mnist_damaged_after_it_was_unpacked(mnist_folder, monkeypatch, tmp_path
     data.mnist("test")
 
 
-@pytest.mark.parametrize("name", data.MNIST_SHA256)
+@pytest.mark.parametrize("name", data.digits.MNIST_SHA256)
 @pytest.mark.parametrize("content", [b"", b"\0\0\x08\x01"])
 def test_truncated_file_is_named(name, content, monkeypatch, tmp_path):
     (tmp_path / RAW).mkdir(parents=True)
@@ -302,7 +302,7 @@ def small_mnist(archives, mirror, monkeypatch, tmp_path):
     mirrors, resources, hashes = look_alike(archives, address)
     monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", mirrors)
     monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
-    monkeypatch.setattr(data, "MNIST_SHA256", hashes)
+    monkeypatch.setattr(data.digits, "MNIST_SHA256", hashes)
     monkeypatch.setenv("STN_TUTORIAL_DATA", str(tmp_path))
     return tmp_path, served, content
 
@@ -377,12 +377,12 @@ def test_two_processes_at_once(small_mnist, archives, monkeypatch):
         from stn_tutorial import data
         print("ready", flush=True)
         MNIST = torchvision.datasets.MNIST
-        MNIST.mirrors, MNIST.resources, data.MNIST_SHA256 = json.loads(sys.stdin.read())
+        MNIST.mirrors, MNIST.resources, data.digits.MNIST_SHA256 = json.loads(sys.stdin.read())
         images = data.mnist().images
         print(len(images), int(images.long().sum()))
     """
     MNIST = torchvision.datasets.MNIST
-    settings = json.dumps([MNIST.mirrors, MNIST.resources, data.MNIST_SHA256])
+    settings = json.dumps([MNIST.mirrors, MNIST.resources, data.digits.MNIST_SHA256])
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", textwrap.dedent(code)]
     both = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
@@ -395,7 +395,7 @@ def test_two_processes_at_once(small_mnist, archives, monkeypatch):
             process.stdin.close()
             process.stdin = None
         for process in both:
-            out, err = process.communicate(timeout=100)
+            out, err = process.communicate(timeout=1000)
             assert process.returncode == 0, err
             assert out == f"6 {sum(k % 10 for k in range(6 * 784))}\n"
     finally:
@@ -554,11 +554,11 @@ def test_RTS_turns_scales_and_places():
 def corner_movements(name, n=4000):
     """Pixels by which the corners of the shrunken frame moved, and the scale: (N, 4, 2), (N,)."""
     theta = draws(name, n).double()
-    corners = torch.cat([data.CORNERS, torch.ones(4, 1, dtype=torch.float64)], dim=1)
+    corners = torch.cat([data.distortions.CORNERS, torch.ones(4, 1, dtype=torch.float64)], dim=1)
     moved = torch.linalg.solve(theta, corners.T.expand(n, 3, 4)).mT
     moved = moved[..., :2] / moved[..., 2:]
     scale = 0.75 + 0.25 * torch.rand(n, generator=generator())
-    return (moved - data.CORNERS * scale[:, None, None]) * 14
+    return (moved - data.distortions.CORNERS * scale[:, None, None]) * 14
 
 
 def test_P_moves_each_corner():
@@ -574,7 +574,7 @@ def test_P_is_never_inside_out():
     theta = draws("P", 20_000)
     # The denominator keeps its sign over the whole digit: at its corners, so within them.
     inverse = torch.linalg.inv(theta.double())
-    corners = torch.cat([data.CORNERS, torch.ones(4, 1, dtype=torch.float64)], dim=1)
+    corners = torch.cat([data.distortions.CORNERS, torch.ones(4, 1, dtype=torch.float64)], dim=1)
     w = (inverse @ corners.T)[:, 2] * torch.linalg.det(theta.double())[:, None].sign()
     assert ((w > 0).all(1) | (w < 0).all(1)).all()
     assert theta.isfinite().all()
@@ -582,19 +582,19 @@ def test_P_is_never_inside_out():
 
 
 def test_convex():
-    square = data.CORNERS.clone()
+    square = data.distortions.CORNERS.clone()
     crossed, dented, mirrored = square.clone(), square.clone(), square.flip(0)
     crossed[[0, 1]] = crossed[[1, 0]]
     dented[0] = torch.tensor([0.5, 0.5])
-    answer = data._convex(torch.stack([square, crossed, dented, mirrored]))
+    answer = data.distortions._convex(torch.stack([square, crossed, dented, mirrored]))
     assert answer.tolist() == [True, False, False, False]
 
 
 @given(st.lists(st.floats(-0.3, 0.3), min_size=16, max_size=16))
 def test_homography_takes_points_to_points(moves):
-    source = data.CORNERS + torch.tensor(moves[:8], dtype=torch.float64).view(4, 2)
-    target = data.CORNERS + torch.tensor(moves[8:], dtype=torch.float64).view(4, 2)
-    H = data._homography(source[None], target[None])[0]
+    source = data.distortions.CORNERS + torch.tensor(moves[:8], dtype=torch.float64).view(4, 2)
+    target = data.distortions.CORNERS + torch.tensor(moves[8:], dtype=torch.float64).view(4, 2)
+    H = data.distortions._homography(source[None], target[None])[0]
     ends = torch.cat([source, torch.ones(4, 1, dtype=torch.float64)], 1) @ H.T
     torch.testing.assert_close(ends[:, :2] / ends[:, 2:], target, rtol=0, atol=1e-9)
 

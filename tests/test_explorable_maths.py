@@ -161,6 +161,38 @@ def test_identity_is_exact(js, size, mode):
     assert got == image.tolist()
 
 
+@pytest.mark.parametrize("mode", sampling.MODES)
+def test_ties_are_the_samplers(js, mode):
+    """Where θ puts points on the lattice and half-way between: the package's choice, everywhere."""
+    exact = [
+        affine.rotation(90, dtype=torch.float64)[0].tolist(),
+        affine.rotation(180, dtype=torch.float64)[0].tolist(),
+        affine.reflection(90, dtype=torch.float64)[0].tolist(),
+        [[2, 0, 0], [0, 2, 0]],
+        [[0.5, 0, 0], [0, 0.5, 0]],
+        [[0, 0, -1], [0, 0, 0.5]],
+        [[0, 0, 0.2], [0, 0, -0.2]],
+        [[1, 0, 0.2], [0, 1, 0.5]],
+    ]
+    for height, width in ((5, 5), (4, 10), (7, 3)):
+        image = np.random.default_rng(5).random((height, width))
+        picture = {"width": width, "height": height, "channels": 1}
+        picture["data"] = image.ravel().tolist()
+        U = torch.tensor(image)[None, None]
+        for out_height, out_width in ((height, width), (7, 8)):
+            output = {"width": out_width, "height": out_height}
+            for theta in exact:
+                grid = grids.affine_grid(
+                    torch.tensor([theta], dtype=torch.float64), (out_height, out_width)
+                )
+                V = sampling.sample(U, grid, mode).ravel()
+                got = js("[...m.warp(...a)]", [picture, theta, output, mode])
+                np.testing.assert_allclose(got, V, rtol=0, atol=1e-14)
+                flat = [picture, grid.ravel().tolist(), output, mode]
+                got = js("[...m.warpGrid(...a)]", flat)
+                np.testing.assert_allclose(got, V, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_fast_path_shows_the_same(js, channels):
     """What is painted is `warp` in 8 bits, to the rounding of a half."""

@@ -96,7 +96,7 @@ def test_says_what_is_wrong_with_a_number(bad):
         ("stride", lambda: MaxBlurPool(stride=bad)),
         ("taps", lambda: MaxBlurPool(taps=bad)),
     ):
-        with pytest.raises(ValueError, match=rf"{name} must be a whole number of 1 or more, but"):
+        with pytest.raises(ValueError, match=rf"{name} must be a whole number, 1 or more, but"):
             call()
 
 
@@ -127,7 +127,7 @@ def test_says_what_is_wrong_with_the_measure():
             agreement(torch.zeros(shape, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"images must have a floating dtype, but torch\.uint8 was"):
         shift_consistency(nn.Flatten(), torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match=r"reach must be a whole number of 0 or more, but -1 was"):
+    with pytest.raises(ValueError, match=r"reach must be a whole number, 0 or more, but -1 was"):
         shift_consistency(nn.Flatten(), torch.zeros(1, 1, 8, 8), reach=-1)
 
 

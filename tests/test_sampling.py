@@ -6,7 +6,6 @@ import inspect
 import itertools
 import math
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from scipy.ndimage import map_coordinates
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-import stn_tutorial
 from stn_tutorial import affine
 from stn_tutorial.grids import affine_grid, normalised_to_pixel, pixel_to_normalised, regular_grid
 from stn_tutorial.sampling import (
@@ -92,6 +90,17 @@ def test_kernel_known_values():
     assert KEYS_A == -0.75
     assert bicubic_kernel(half).tolist() == [19 / 32, 19 / 32]
     assert bicubic_kernel(torch.tensor([1.5, -1.5])).tolist() == [-3 / 32, -3 / 32]
+
+
+def test_keys_own_cubic_is_exact_on_parabolas():
+    x = torch.linspace(3, 4, 11, dtype=F64)
+    pixel = torch.arange(8, dtype=F64)
+    for a, exact in ((-0.5, True), (KEYS_A, False)):
+        V = (pixel**2 * bicubic_kernel(x[:, None] - pixel, a)).sum(dim=1)
+        assert torch.allclose(V, x**2, rtol=0, atol=1e-12) == exact
+        # The slope at a distance of 1, from either side, is a.
+        near = torch.tensor([1 - 1e-6, 1.0, 1 + 1e-6], dtype=F64)
+        close(bicubic_kernel(near, a).diff() / 1e-6, torch.full((2,), a, dtype=F64), 1e-4)
 
 
 def test_kernels_have_gradients():
@@ -202,6 +211,77 @@ def test_identity_by_hand_and_by_the_sum():
     assert torch.equal(sample_bilinear(U, grid), U)
     for kernel in KERNELS.values():
         close(sample_sum(U, grid, kernel), U, 1e-5)
+
+
+# --- The position depends on the grid's value alone ---
+
+
+@each_corners
+@each_padding
+@each_mode
+@pytest.mark.parametrize(
+    ("dtype", "grid_dtype"), [(torch.float32, torch.float32), (F64, torch.float32), (F64, F64)]
+)
+def test_equal_values_read_the_same_place_everywhere(
+    dtype, grid_dtype, mode, padding, align_corners
+):
+    """On 7×9 output pixels; whole and half positions and edges among the values, and the slopes."""
+    H, W = 3, 5
+    # Slopes are of 1 at least, so that the place shows in the value.
+    U = torch.rand(1, 1, H, W, dtype=dtype) + torch.arange(W) ** 2 + 7 * torch.arange(H)[:, None]
+    values = [-1.0, 1.0, 0.0, 0.5, 0.1, -0.3, 0.2, 1 / 3, -0.8, 1.1, *torch.randn(20).tolist()]
+    for x, y in itertools.pairwise(values):
+        grid = torch.tensor([x, y], dtype=grid_dtype).expand(1, 7, 9, 2).clone().requires_grad_()
+        V = sample(U, grid, mode, padding, align_corners=align_corners)
+        assert V.unique().numel() == 1
+        if mode != "nearest":
+            (slope,) = torch.autograd.grad(V.sum(), grid)
+            assert slope.flatten(0, 2).unique(dim=0).shape[0] == 1
+
+
+@each_corners
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("width", [1, 2, 4, 5, 10, 28, 37, 224, 1001])
+def test_whole_and_half_positions_are_read_as_such(width, dtype, align_corners):
+    """Written as n/W, rounded once, they lose nothing: halves round to even at every width."""
+    side = width - align_corners
+    n = torch.arange(-side, side + 1)
+    x = n.to(dtype) / max(side, 1)
+    grid = torch.stack([x, torch.zeros_like(x)], -1)[None, None].requires_grad_()
+    pixel = [Fraction(k + width - 1, 2) for k in n.tolist()]
+    U = torch.arange(width, dtype=dtype).reshape(1, 1, 1, width)
+    V = sample(U, grid, "nearest", "border", align_corners=align_corners)
+    assert V.flatten().tolist() == [min(max(round(p), 0), width - 1) for p in pixel]
+    V = sample(U, grid, padding="border", align_corners=align_corners)
+    assert V.flatten().tolist() == [min(max(float(p), 0), width - 1) for p in pixel]
+    # At whole positions too, the slope is that of the cell to the right: 1, and 0 at the last.
+    slope = torch.autograd.grad(V.sum(), grid)[0][..., 0].flatten() / (side / 2 or 1)
+    assert slope.tolist() == [float(0 <= p < width - 1) for p in pixel]
+
+
+def test_a_float32_grid_over_a_float64_picture_is_read_as_it_is():
+    """Pixel centres are known in the grid's own dtype; what lies between is not rounded again."""
+    U = torch.arange(1000, dtype=F64).reshape(1, 1, 1, 1000)
+    grid = torch.tensor([0.1, 0.0]).expand(1, 1, 3, 2)
+    exact = (Fraction(grid[0, 0, 0, 0].item()) + 1) * 500 - Fraction(1, 2)
+    assert sample(U, grid).flatten().tolist() == pytest.approx([float(exact)] * 3, abs=1e-12)
+    assert float(exact) == pytest.approx(549.50000075, abs=1e-8)
+
+
+@each_corners
+@given(st.floats(-1.25, 1.25, width=32), st.integers(2, 300))
+def test_positions_never_run_backwards(align_corners, x, width):
+    """From one float32 to the next: nothing jumps where the nearest half pixel changes."""
+    side = width - align_corners
+    quarter = (2 * round(x * side) + 1) / (2 * side)
+    steps = [torch.tensor([x, quarter, quarter - 1e-6])]
+    for _ in range(20):
+        steps.append(torch.nextafter(steps[-1], torch.tensor(math.inf)))
+    x = torch.stack(steps, dim=1)
+    grid = torch.stack([x, torch.zeros_like(x)], -1)[None]
+    U = torch.arange(width, dtype=torch.float32).expand(1, 1, 1, width)
+    V = sample(U, grid, padding="border", align_corners=align_corners)
+    assert (V.diff(dim=-1) >= 0).all()
 
 
 # --- Agreement with others ---
@@ -726,29 +806,3 @@ def test_imports_nothing_of_torchs_sampling(name):
     used |= {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
     theirs = {"functional", "nn", "ops", "grid_sample", "grid_sampler", "interpolate"}
     assert not used & theirs
-
-
-LAYERS = [
-    *("_checks", "_facts", "pooling", "affine", "grids", "sampling", "transformer", "models"),
-    *("data", "training", "experiments", "cli", "results", "viz", "_bundle", "_network"),
-    "widgets",
-]
-FOLDER = Path(stn_tutorial.__file__).parent
-
-
-def test_every_module_has_its_layer():
-    assert {p.stem for p in FOLDER.glob("*.py")} == {"__init__", *LAYERS}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_imports_only_from_those_above(name):
-    tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-    imported = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import, which this test does not follow"
-            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    ours = {i.split(".")[1] for i in imported if i.startswith("stn_tutorial.")}
-    assert ours & set(LAYERS) <= set(LAYERS[: LAYERS.index(name)])

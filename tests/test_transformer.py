@@ -14,6 +14,7 @@ import stn_tutorial
 from stn_tutorial import SpatialTransformer, transformer
 from stn_tutorial.grids import affine_grid, regular_grid
 from stn_tutorial.sampling import MODES, PADDINGS, sample
+from stn_tutorial.transformer import bending, module, transforms
 
 F64 = torch.float64
 
@@ -45,9 +46,10 @@ def test_is_the_packages_front_door():
     assert stn_tutorial.SpatialTransformer is transformer.SpatialTransformer
 
 
-def test_docstrings_example():
-    results = doctest.testmod(transformer)
-    assert results.attempted >= 2
+@pytest.mark.parametrize(("part", "examples"), [(module, 20), (transforms, 8), (bending, 2)])
+def test_docstrings_examples(part, examples):
+    results = doctest.testmod(part)
+    assert results.attempted >= examples
     assert results.failed == 0
 
 
@@ -132,7 +134,7 @@ def test_autocast_leaves_the_grid_alone(dtype, monkeypatch):
         return real(U, grid, *args, **kwargs)
 
     real = F.grid_sample
-    monkeypatch.setattr(transformer.F, "grid_sample", keep)
+    monkeypatch.setattr(F, "grid_sample", keep)
     U = torch.rand(1, 1, 224, 224)
     with torch.autocast("cpu", dtype=dtype):
         V, theta = transform()(U, return_theta=True)

@@ -105,10 +105,14 @@ def equip(app: Sphinx, pagename: str, templatename: str, context: dict, doctree)
         name = f"stn-{'-'.join(kinds)}.js"
         static.mkdir(exist_ok=True)
         (static / name).write_text(script(kinds), encoding="utf-8")
-        app.add_js_file(name, loading_method="defer")
+        # Scripts run in this order: an explorable does not wait for the mathematics.
+        app.add_js_file(name, priority=400, loading_method="defer")
 
     def own_file(match: re.Match) -> str:
-        """The still picture as a file, which a browser fetches only where it is to be seen."""
+        """The still picture as a file, which a browser fetches only where it is to be seen.
+
+        It stands there until the explorable takes its place, and for good where none comes.
+        """
         opening, before, encoded, after = match.groups()
         data = base64.b64decode(encoded)
         name = f"_images/stn-{hashlib.sha256(data).hexdigest()[:16]}.jpg"
@@ -116,7 +120,7 @@ def equip(app: Sphinx, pagename: str, templatename: str, context: dict, doctree)
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(data)
         src = context["pathto"](name, 1)
-        return f'{opening}<noscript>{before}src="{src}"{after}</noscript>'
+        return f'{opening}{before}src="{src}" loading="lazy"{after}'
 
     if states:
         context["body"] = STILL.sub(own_file, body)

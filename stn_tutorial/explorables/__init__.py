@@ -17,6 +17,7 @@ from stn_tutorial.explorables.descent import DescentExplorer
 from stn_tutorial.explorables.mapping import MappingExplorer
 from stn_tutorial.explorables.network import NetworkExplorer
 from stn_tutorial.explorables.pooling import PoolingExplorer
+from stn_tutorial.explorables.question import Question
 from stn_tutorial.explorables.spline import SplineExplorer
 from stn_tutorial.explorables.theta import ThetaExplorer
 from stn_tutorial.explorables.words import describe
@@ -29,6 +30,7 @@ __all__ = [
     "MappingExplorer",
     "NetworkExplorer",
     "PoolingExplorer",
+    "Question",
     "SplineExplorer",
     "ThetaExplorer",
     "describe",
@@ -45,6 +47,7 @@ EXPLORABLES: dict[str, type[Explorable]] = {
         CornersExplorer,
         SplineExplorer,
         NetworkExplorer,
+        Question,
     )
 }
 """By the name that a page calls them: what the book's directive takes."""

@@ -18,6 +18,7 @@ from stn_tutorial.explorables.pictures import (
     data_uri,
     embedded_image,
     embedded_pictures,
+    from_data_uri,
     to_image,
 )
 from stn_tutorial.grids import control_points
@@ -71,15 +72,17 @@ class Pictured(Explorable):
 
     _choice = tuple(EMBEDDED)
     _side = SIDE
-    _largest = LARGEST
+    largest = LARGEST
 
     _picture = traitlets.Unicode().tag(sync=True)
     _pictures = traitlets.Dict().tag(sync=True)
+    # What the front end shrinks a picture to that the reader brings there.
+    _largest = traitlets.Int().tag(sync=True)
 
     def __init__(self, picture: Picture, **kwargs: Any) -> None:
         self._given: Image.Image | None = None
         name, pictures = self._take(picture)
-        super().__init__(_picture=name, _pictures=pictures, **kwargs)
+        super().__init__(_picture=name, _pictures=pictures, _largest=self.largest, **kwargs)
 
     @classmethod
     def page_pictures(cls) -> dict[str, dict[str, str]]:
@@ -87,10 +90,21 @@ class Pictured(Explorable):
         every = embedded_pictures(cls._side)
         return {name: every[name] for name in cls._choice}
 
+    @classmethod
+    def page_state(cls) -> dict[str, Any]:
+        """What all of this kind on one page share: how large a reader's own picture may be."""
+        return {"_largest": cls.largest}
+
+    @traitlets.observe("_pictures")
+    def _take_from_front_end(self, change: dict[str, Any]) -> None:
+        own = change["new"].get("yours")
+        if own and (self._given is None or own["src"] != data_uri(self._given)):
+            self._given = from_data_uri(own["src"])
+
     def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
         if isinstance(picture, str) and picture in self._choice:
             return picture, self._pictures or self.page_pictures()
-        self._given = to_image(picture, self._largest)
+        self._given = to_image(picture, self.largest)
         own = {"label": "Your picture", "src": data_uri(self._given)}
         return "yours", {**self.page_pictures(), "yours": own}
 
@@ -110,6 +124,7 @@ class Pictured(Explorable):
     def image(self) -> Image.Image:
         """The picture that is shown, as a PIL image of 8-bit values."""
         if self._picture == "yours":
+            assert self._given is not None
             return self._given
         return embedded_image(self._picture, self._side)
 

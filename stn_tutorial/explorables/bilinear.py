@@ -123,8 +123,8 @@ class BilinearExplorer(Explorable):
         point = torch.tensor(self.point, dtype=torch.float64)
         grid = ((2 * point + 1) / sides - 1).view(1, 1, 1, 2).requires_grad_()
         V = sample(U, grid, self.mode)
-        V.sum().backward()
-        slopes = grid.grad.ravel() * 2 / sides
+        (gradient,) = torch.autograd.grad(V.sum(), grid)
+        slopes = gradient.ravel() * 2 / sides
         return V.item(), slopes[0].item(), slopes[1].item()
 
     def __repr__(self) -> str:

@@ -51,7 +51,7 @@ class CornersExplorer(Pictured):
         super().__init__(picture, corners=corners)
 
     def _weights(self) -> list[float]:
-        """θ's denominator at each corner, but for a common factor: see `static/maths.js`."""
+        """θ's denominator at each corner, but for a common factor: see `warps.js`."""
         a, b, c, d = self.corners
 
         def cross(p: list[float], q: list[float], r: list[float]) -> float:
@@ -96,6 +96,7 @@ class CornersExplorer(Pictured):
                 "goes there."
             )
         theta = self.theta
+        assert theta is not None  # it is None when all corners lie in line alone
         g, h, i = theta[2]
         ends = [g * x + h * y + i for y in (-1, 1) for x in (-1, 1)]
         affine = fixed(g) == fixed(h) == "0"
@@ -118,8 +119,10 @@ class CornersExplorer(Pictured):
 
     def _beyond(self) -> float:
         """The share of the output where the denominator is negative."""
-        g, h, i = self.theta[2]
-        polygon = []
+        theta = self.theta
+        assert theta is not None
+        g, h, i = theta[2]
+        polygon: list[list[float]] = []
         for a, b in zip(RIM, RIM[1:] + RIM[:1], strict=True):
             wa, wb = (g * x + h * y + i for x, y in (a, b))
             polygon += [a] * (wa < 0)

@@ -3,6 +3,7 @@
 import { descend, gaussianBlur, invert, misfit, poseTheta, thetaPose, transformPoint } from "./maths.js";
 import { dot, drawPicture, explorable, follow, frame, frames, h, handle, loadPictures } from "./ui.js";
 import { number, options, palette, pictureChoice, plane, save, stillness, stroke } from "./ui.js";
+import { ownPicture } from "./own.js";
 
 const LIMIT = 400; // steps
 const CELLS = 31; // of the landscape, each way
@@ -338,12 +339,14 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   });
 
   const take = async () => {
-    const before = state;
-    state = Object.fromEntries(names.map((name) => [name, model.get(name)]));
     if (model.get("_pictures") !== known) {
       known = model.get("_pictures");
-      pictures = await loadPictures(known, pictures);
+      loading = loadPictures(known, pictures);
     }
+    // The choice of a picture comes right after the picture, which may not be there yet.
+    pictures = await loading;
+    const before = state;
+    state = Object.fromEntries(names.map((name) => [name, model.get(name)]));
     if (!pictures[state._picture]) state._picture = before._picture;
     const fresh = ["blur", "_picture"].some((name) => state[name] !== before[name]);
     if (fresh || known !== seen) {
@@ -362,6 +365,7 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   };
   let known = model.get("_pictures");
   let seen = known;
+  let loading = Promise.resolve(pictures);
   const unfollow = follow(model, Object.fromEntries([...names, "_pictures"].map((name) => [name, take])));
   onTheme(() => {
     colours = palette(root);
@@ -381,7 +385,7 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
     h("div", { class: "told" }, words, facts, theta),
     h("div", { class: "bar" },
       h("div", { class: "chips", role: "group", "aria-label": "Descent" }, stepper, player, again),
-      blurs.element, rates.element, turns.element, choice.element, reset));
+      blurs.element, rates.element, turns.element, choice.element, ownPicture(model, root, announce), reset));
   colours = palette(root);
   draw();
   return () => {

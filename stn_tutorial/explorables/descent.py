@@ -61,7 +61,7 @@ class DescentExplorer(Pictured):
     kind = "descent"
     _esm = bundle("descent")
     _side = 48
-    _largest = 64
+    largest = 64
 
     theta = _Pose().tag(sync=True)
     """θ as a list of two lists of three floats."""
@@ -86,7 +86,7 @@ class DescentExplorer(Pictured):
 
     def _take(self, picture: Picture) -> tuple[str, dict[str, dict[str, str]]]:
         if not (isinstance(picture, str) and picture in self._choice):
-            width, height = to_image(picture, self._largest).size
+            width, height = to_image(picture, self.largest).size
             if width != height:
                 raise ValueError(f"picture must be as wide as high, but {height}×{width} was given")
         return super()._take(picture)

@@ -61,7 +61,8 @@ def chain(name: str, norm: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = []
     for kind, *sizes in CHAINS[name]:
         if kind == "conv":
-            layers.append(nn.Conv2d(*sizes, bias=not norm))
+            inputs, filters, side = sizes
+            layers.append(nn.Conv2d(inputs, filters, side, bias=not norm))
             layers += [nn.BatchNorm2d(sizes[1])] * norm + [nn.ReLU()]
         elif kind == "dense":
             flat = not any(isinstance(one, nn.Linear) for one in layers)
@@ -71,30 +72,33 @@ def chain(name: str, norm: bool = False) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])  # no ReLU after the last
 
 
-def networks(norm: bool = False) -> dict[str, nn.Module]:
+def networks(norm: bool = False) -> dict[str, nn.Sequential]:
     """Make both networks, untrained: frames, (N, 1, 42, 42), to ten scores each."""
-    localise = chain("localise", norm)
+    *localise, last = chain("localise", norm)
+    assert isinstance(last, nn.Linear)
     look = SpatialTransformer(
-        localise[:-1], localise[-1].in_features, Similarity(), size=(SEEN, SEEN)
+        nn.Sequential(*localise), last.in_features, Similarity(), size=(SEEN, SEEN)
     )
     return {"plain": chain("plain", norm), "look": nn.Sequential(look, chain("read", norm))}
 
 
-def chains(nets: dict[str, nn.Module]) -> dict[str, nn.Sequential]:
+def chains(nets: dict[str, nn.Sequential]) -> dict[str, nn.Sequential]:
     """The networks' layers, as `CHAINS` names them; the modules themselves, not copies."""
-    look, read = nets["look"]
-    localise = nn.Sequential(*look.localisation, look.regression)
+    look, read = nets["look"].children()
+    assert isinstance(look, SpatialTransformer)
+    assert isinstance(read, nn.Sequential)
+    localise = nn.Sequential(*look.localisation.children(), look.regression)
     return {"plain": nets["plain"], "localise": localise, "read": read}
 
 
-def parameters(nets: dict[str, nn.Module]) -> list[nn.Parameter]:
+def parameters(nets: dict[str, nn.Sequential]) -> list[nn.Parameter]:
     """All weights and biases in the file's order."""
     every = chains(nets)
     return [p for name in CHAINS for p in every[name].parameters()]
 
 
 @cache
-def trained() -> dict[str, nn.Module]:
+def trained() -> dict[str, nn.Sequential]:
     """Both networks with the weights that the package ships, in float32, for evaluation."""
     nets = networks()
     numbers = torch.from_numpy(np.fromfile(WEIGHTS, "<f2").astype(np.float32))
@@ -130,7 +134,7 @@ def digits() -> dict[str, Image.Image]:
 def run(U: Tensor) -> dict[str, Tensor]:
     """What the explorable shows of frames (N, 1, 42, 42): θ, V and both networks' probabilities."""
     nets = trained()
-    look, read = nets["look"]
+    look, read = nets["look"].children()
     U = U.float()
     V, theta = look(U, return_theta=True)
     return {

@@ -5,6 +5,7 @@ import { controlPoints, regularGrid, warpGridInto } from "./warps.js";
 import { dot, drawPicture, field, fitting, follow, frame, frames, glide, h } from "./ui.js";
 import { handle, link, loadPictures, number, palette, pictureChoice } from "./ui.js";
 import { plane, save } from "./ui.js";
+import { ownPicture } from "./own.js";
 
 // A pattern of slanted strokes; a tile, since a path of strokes takes long to paint.
 function hatching(context, colour) {
@@ -306,7 +307,7 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
     ...kit.parts(edit),
     h("div", { class: "bar" },
       h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips),
-      ...kit.choices, choice.element, reset));
+      ...kit.choices, choice.element, ownPicture(model, root, announce), reset));
   colours = palette(root);
   refit();
   draw();

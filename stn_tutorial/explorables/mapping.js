@@ -4,6 +4,7 @@ import { compose, correctAspect, decompose, describe, identity, rotation } from 
 import { scaling, shear, splat, translation, warp } from "./maths.js";
 import { dot, drawPicture, explorable, field, follow, frame, frames, glide, h } from "./ui.js";
 import { loadPictures, matrix, options, palette, pictureChoice, plane, save } from "./ui.js";
+import { ownPicture } from "./own.js";
 
 const CHANGES = {
   Identity: () => identity(),
@@ -192,7 +193,7 @@ explorable("mapping", ({ model, root, pictures, announce, onTheme }) => {
   root.append(stage, key, h("div", { class: "told" }, words, facts),
     h("div", { class: "bar" }, h("div", { class: "fields" }, turn.element, size.element),
       h("div", { class: "chips", role: "group", "aria-label": "Changes" }, ...chips),
-      modes.element, choice.element, reset),
+      modes.element, choice.element, ownPicture(model, root, announce), reset),
     h("details", { class: "inspector" }, h("summary", {}, "The six numbers θ"), entries.element));
   colours = palette(root);
   draw();

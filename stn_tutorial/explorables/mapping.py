@@ -44,7 +44,7 @@ class MappingExplorer(Pictured):
     kind = "mapping"
     _esm = bundle("mapping")
     _side = 32
-    _largest = 48
+    largest = 48
 
     theta = ThetaTrait().tag(sync=True)
     """θ as a list of two lists of three floats."""

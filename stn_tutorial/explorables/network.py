@@ -33,13 +33,15 @@ def _pose(value: Any) -> list[float]:
 
 def _strokes(value: Any) -> list[list[list[float]]]:
     """Turn what was given as strokes into lists of points."""
-    lines = [as_array(line) for line in value] if isinstance(value, Sequence) else [None]
-    for line in lines:
+    lines = []
+    for one in value if isinstance(value, Sequence) else [None]:
+        line = as_array(one)
         if line is None or line.ndim != 2 or line.shape[1] != 2 or not np.isfinite(line).all():
             raise traitlets.TraitError(
                 f"strokes must be lists of points (x, y), but {value!r} was given"
             )
-    return [(line + 0.0).tolist() for line in lines]
+        lines.append((line + 0.0).tolist())
+    return lines
 
 
 class _Checked(traitlets.TraitType):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from stn_tutorial.data import letter_f, photograph
 
@@ -22,6 +22,10 @@ SIDE = 128
 
 LARGEST = 256
 """Longest side of a picture that is given; a larger one is shrunk."""
+
+
+BACKGROUND = "white"
+"""What a file's transparent parts are laid on."""
 
 
 QUALITY = 74
@@ -61,7 +65,17 @@ EMBEDDED: dict[str, tuple[str, Callable[[], Image.Image]]] = {
 
 
 def to_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
-    """Turn a picture of any accepted kind into an 8-bit image, grey or RGB."""
+    """Turn a picture of any accepted kind into an 8-bit image, grey or RGB.
+
+    A file is shown as it is meant to be seen: turned as its camera says, 16 bits scaled to 8,
+    values with a point as from 0 to 1, transparent parts over `BACKGROUND`; of several pictures,
+    the first.
+
+    Raises:
+        TypeError: something else than a name, a path, an array or a tensor, or a wrong dtype.
+        ValueError: neither an embedded picture's name nor a file, a file that holds no readable
+            picture, a wrong shape, or values out of range.
+    """
     if isinstance(picture, str | Path):
         path = Path(picture)
         if not path.is_file():
@@ -69,8 +83,7 @@ def to_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
                 f"picture must be one of {', '.join(EMBEDDED)}, or a picture file's path, "
                 f"but {str(picture)!r} was given"
             )
-        with Image.open(path) as opened:
-            image = opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+        image = _read(path)
     else:
         image = Image.fromarray(_to_array(picture))
     if max(image.size) > largest:
@@ -78,11 +91,40 @@ def to_image(picture: Picture, largest: int = LARGEST) -> Image.Image:
     return image
 
 
-def _to_array(picture: np.ndarray | torch.Tensor) -> np.ndarray:
+def _read(path: Path) -> Image.Image:
+    """Read a picture file as `to_image` describes."""
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+    # Pillow's own errors are of all these kinds: no picture at all, cut short, broken, too large.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        raise ValueError(
+            f"picture must be a file that holds a readable picture, but {str(path)!r} was given: "
+            f"{problem}"
+        ) from problem
+    if image.mode.startswith("I"):  # whole numbers of more than 8 bits, one channel
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if not (low >= 0 and high < 2**16):
+            raise ValueError(
+                "a picture file's whole numbers must have 16 bits, "
+                f"but {str(path)!r} with values from {low} to {high} was given"
+            )
+        return Image.fromarray((values / 257).round().astype(np.uint8))
+    if image.mode == "F":
+        return Image.fromarray(_to_array(np.asarray(image)))
+    grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
+    return image.convert("L" if grey else "RGB")
+
+
+def _to_array(picture: Any) -> np.ndarray:
     """Turn an array or a tensor into uint8 of shape (H, W) or (H, W, 3)."""
     if isinstance(picture, torch.Tensor):
-        picture = picture.detach().cpu()
-        picture = (picture.float() if picture.is_floating_point() else picture).numpy()
+        tensor = picture.detach().cpu()
+        return _to_array((tensor.float() if tensor.is_floating_point() else tensor).numpy())
     if not isinstance(picture, np.ndarray):
         raise TypeError(
             "picture must be a name, a path, a NumPy array or a tensor, "
@@ -122,6 +164,13 @@ def data_uri(image: Image.Image, form: str = "PNG", **options: Any) -> str:
     image.save(buffer, form, **({} if form == "WEBP" else {"optimize": True}), **options)
     data = base64.b64encode(buffer.getvalue()).decode()
     return f"data:image/{form.lower()};base64,{data}"
+
+
+def from_data_uri(src: str) -> Image.Image:
+    """Return the picture that a front end sent as a PNG's `data:` address, grey or RGB."""
+    data = base64.b64decode(src.removeprefix("data:image/png;base64,"))
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.convert("L" if opened.mode == "L" else "RGB")
 
 
 @cache

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from stn_tutorial.sampling import sample
 from stn_tutorial.viz import ERROR, INPUT, OUTPUT, THETA
 
-RIM = [[-1.0, -1.0], [1, -1], [1, 1], [-1, 1]]
+RIM: list[list[float]] = [[-1, -1], [1, -1], [1, 1], [-1, 1]]
 
 
 def read_by(image: Image.Image, grid: torch.Tensor) -> np.ndarray:
@@ -24,7 +24,7 @@ def still_grid(
     output: np.ndarray,
     ends: np.ndarray,
     strokes: Sequence[tuple[np.ndarray, str, int]],
-    marks: Sequence[np.ndarray] = (),
+    marks: np.ndarray | Sequence[np.ndarray] = (),
 ) -> Image.Image:
     """Draw the input with lines over it, and the output beside it.
 

@@ -6,6 +6,7 @@ import { transformPoint, translation, warpInto } from "./maths.js";
 import { css, dot, drawPicture, explorable, fitting, follow, frame, frames, glide } from "./ui.js";
 import { h, handle, label, link, loadPictures, matrix, number, palette } from "./ui.js";
 import { pictureChoice, plane, save, stroke } from "./ui.js";
+import { ownPicture } from "./own.js";
 
 const PRESETS = {
   Identity: () => identity(),
@@ -420,7 +421,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     h("div", { class: "told" }, words, facts),
     h("div", { class: "bar" },
       h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips),
-      choice.element, reset),
+      choice.element, ownPicture(model, root, announce), reset),
   ];
   root.append(stage, ...(show === "grid" ? [...controls, inspector] : [inspector, ...controls]));
   colours = palette(root);

@@ -10,10 +10,12 @@ const kinds = {};
 export const explorable = (kind, build) => { kinds[kind] = build; };
 
 export async function mount(kind, model, host) {
-  // A shadow root keeps the page's styles out, and takes the place of the picture that stands here
-  // without JavaScript. JupyterLab sees keys from it as if they came from the host: unless it is
-  // told, D D would delete the cell under the reader's hands.
+  // JupyterLab sees keys from a shadow root as if they came from the host: unless it is told, D D
+  // would delete the cell under the reader's hands.
   host.dataset.lmSuppressShortcuts = "true";
+  const pictures = await loadPictures(model.get("_pictures") ?? {});
+  // A shadow root keeps the page's styles out, and takes the place of the picture that stands here:
+  // now, that there is something to show instead.
   const shadow = host.shadowRoot ?? host.attachShadow({ mode: "open" });
   const root = h("div", { class: "root", lang: "en" });
   for (const type of ["keydown", "keyup", "keypress"]) {
@@ -24,7 +26,6 @@ export async function mount(kind, model, host) {
   }
   const onTheme = watchTheme(root);
   const [announce, region] = announcer();
-  const pictures = await loadPictures(model.get("_pictures") ?? {});
   shadow.replaceChildren(h("style", { textContent: CSS }), root);
   const clean = kinds[kind]({ model, root, pictures, announce, onTheme });
   root.append(region);

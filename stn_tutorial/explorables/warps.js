@@ -1,7 +1,7 @@
 // The mathematics of maps beyond affine, and of any grid: a homography, a mesh of triangles, a
 // thin-plate spline. As in maths.js: double precision, θ maps output to input, −1 and 1 are edges.
 
-import { centres, describe, fixed, ownPixels, readInto, sampleAt } from "./maths.js";
+import { centres, describe, fixed, ownPixels, readInto, sampleAt, sourcePixel } from "./maths.js";
 
 // Points are [[x, y], …]; positions, of which there are many, a Float64Array x, y, x, y…; all are
 // normalised. The package's grids are positions, row by row.
@@ -20,14 +20,9 @@ export function regularGrid({ width, height }) {
 // `warp` for any grid.
 export function warpGrid(picture, grid, output = picture, mode = "bilinear") {
   const { width, height, channels } = picture;
-  const own = regularGrid(output);
-  const [ownX, ownY] = [ownPixels(width, output.width), ownPixels(height, output.height)];
   const result = new Float64Array(output.width * output.height * channels);
   for (let k = 0; k < output.width * output.height; k++) {
-    const pixel = [
-      ownX[k % output.width] + ((grid[2 * k] - own[2 * k]) * width) / 2,
-      ownY[Math.floor(k / output.width)] + ((grid[2 * k + 1] - own[2 * k + 1]) * height) / 2,
-    ];
+    const pixel = [sourcePixel(grid[2 * k], width), sourcePixel(grid[2 * k + 1], height)];
     result.set(sampleAt(picture, pixel, mode), k * channels);
   }
   return result;

@@ -1,0 +1,58 @@
+"""What an experiment's cells have in common, so that one queue trains them all."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stn_tutorial.training import Recipe
+
+__all__ = ["Task", "Work"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that is needed to train a cell once and to judge it."""
+
+    model: nn.Module
+    """On its device, with the initial weights of the cell's seed."""
+    recipe: Recipe
+    batches: Callable[[int], tuple[Tensor, Tensor]]
+    """See `training.train`."""
+    choose_by: Iterable[tuple[Tensor, Tensor]]
+    """What is held out of the training, for `training.error_rate`."""
+    judge: Callable[[nn.Module], dict[str, Any]]
+    """Looks at the test set, once, at the end; what it returns goes into the result."""
+    facts: dict[str, Any]
+    """More that goes into the result: sizes, counts."""
+
+
+class Task(Protocol):
+    """A cell of whatever experiment."""
+
+    @property
+    def name(self) -> str:
+        """What its files are called: of no two cells the same, with `_seed` and a number last."""
+
+    @property
+    def title(self) -> str:
+        """What it is called in a line of a report."""
+
+    @property
+    def recipe(self) -> str:
+        """A name from `RECIPES`."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps."""
+
+    def of_any_length(self) -> str:
+        """Return a pattern for `glob` of the names of cells that differ in their steps alone."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that its result depends on but the machine, ready for JSON."""
+
+    def prepare(self, device: torch.device) -> Work:
+        """Return what is to be done."""
