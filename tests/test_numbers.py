@@ -1,4 +1,4 @@
-"""Numbers in a chapter's prose: each is printed by a cell of that chapter, set by its code, or listed.
+"""Numbers in a chapter's prose: each is printed by one of its cells, set by its code, or listed.
 
 A number that somebody typed goes stale when the figure changes; one that a cell prints is compared
 on every run. What cannot be printed (a citation, a definition, a year) stands in
@@ -17,7 +17,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 ALLOWED = tomllib.loads((ROOT / "tests" / "typed_numbers.toml").read_text(encoding="utf-8"))
 
 NUMBER = re.compile(r"(?<![\w.])(\d{1,3}(?:[\u202f\u00a0 ]\d{3})+|\d+(?:\.\d+)?)(?![\w]|\.\d)")
-# Not prose: solutions (their code is run on its own), code, links' addresses, formulas (which define).
+# Not prose: solutions (their code is run on its own), code, addresses, formulas (which define).
 NOT_PROSE = [
     re.compile(r"<details>.*?</details>", re.DOTALL),
     re.compile(r"^( *)(```|~~~).*?^\1\2", re.DOTALL | re.MULTILINE),
@@ -72,16 +72,21 @@ def known_numbers(notebook):
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             texts += [output.get("text", ""), data.get("text/plain", "")]
-            texts += [data.get("text/markdown", ""), re.sub(r"<[^>]*>", " ", data.get("text/html", ""))]
+            texts += [
+                data.get("text/markdown", ""),
+                re.sub(r"<[^>]*>", " ", data.get("text/html", "")),
+            ]
     joined = plain("\n".join(texts)).replace("_", "")
     return {float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", joined)}
 
 
 def is_shown(number, known):
-    """Whether some known number, or a hundred times it (a share in per cent), rounds to this one."""
-    places = len(number.partition(".")[2])
+    """Whether some known number, or a hundred times it (a share in per cent), rounds to it."""
+    whole, _, decimals = number.partition(".")
+    # "17 000" is 16 993, rounded: of what is typed at least two digits count.
+    zeros = 0 if decimals else min(len(whole) - len(whole.rstrip("0")), max(len(whole) - 2, 0))
     value = float(number)
-    half = 0.5 * 10**-places * (1 + 1e-9)
+    half = 0.5 * 10.0 ** (zeros - len(decimals)) * (1 + 1e-9)
     return any(abs(factor * one - value) <= half for one in known for factor in (1, 100))
 
 
@@ -107,3 +112,6 @@ def test_a_typed_number_is_noticed():
     known = known_numbers(notebook)
     assert [n for n, _ in prose_numbers(notebook)] == ["96.4", "10000", "71"]
     assert [n for n, _ in prose_numbers(notebook) if not is_shown(n, known)] == ["71"]
+    assert is_shown("17000", {16993.0})
+    assert not is_shown("17000", {16400.0})
+    assert not is_shown("16990", {16993.1 + 10})
