@@ -4,7 +4,8 @@
 import { compose, rotation, scaling, transformPoint, translation } from "./maths.js";
 import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, percent, placed } from "./nets.js";
 import { seenThrough, softmax, unpack } from "./nets.js";
-import { dot, drawPicture, explorable, field, follow, frame, frames, h, handle } from "./ui.js";
+import { field } from "./fields.js";
+import { dot, drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
 import { number, palette, pictureChoice, plane, save, stillness, stroke } from "./ui.js";
 
 // From −180 (left out) to 180 degrees.

@@ -4,7 +4,8 @@
 import { describe, invert, transformPoint } from "./maths.js";
 import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, percent, placed } from "./nets.js";
 import { posed, seenThrough, softmax, unpack } from "./nets.js";
-import { drawPicture, explorable, field, follow, frame, frames, h, handle } from "./ui.js";
+import { field } from "./fields.js";
+import { drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
 import { loadPictures, number, options, palette, pictureChoice, plane, save } from "./ui.js";
 
 // What both networks make of a frame, values in [0, 1]: θ, V and the classes' probabilities.
@@ -151,7 +152,8 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
   });
   const place = handle(input, {
     name: "Place of the digit", help: "Arrow keys move it by a pixel, with Shift by ten.",
-    kind: "start",
+    // For keys: a finger on it is one on the paper, and may be one of two.
+    kind: "start keys",
     moved: (x, y) => pose(state.pose[0], state.pose[1], x, y),
     nudged: (dx, dy) => pose(state.pose[0], state.pose[1],
       state.pose[2] + (2 * dx) / FRAME, state.pose[3] + (2 * dy) / FRAME),
