@@ -106,6 +106,14 @@ def test_output_holds_no_weights_and_the_page_only_the_readers():
     assert "It reads 3 at 81 %, and the loss, −log p(2), is 3.99." in alt
 
 
+def test_making_one_draws_no_random_numbers():
+    """Or the cells below it would train otherwise than without it."""
+    before = torch.get_rng_state()
+    digit_nets.trained.__wrapped__()
+    LocaliseExplorer()._repr_mimebundle_()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [("picture", "8", "_picture"), ("angle", 200, "angle"), ("angle", "left", "angle")],

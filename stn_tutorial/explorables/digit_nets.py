@@ -106,7 +106,9 @@ def parameters(nets: dict[str, nn.Sequential]) -> list[nn.Parameter]:
 @cache
 def trained() -> dict[str, nn.Sequential]:
     """Both networks with the weights that the package ships, in float32, for evaluation."""
-    nets = networks()
+    # Whoever shows an explorable keeps their random numbers: all that are drawn here give way.
+    with torch.random.fork_rng(devices=[]):
+        nets = networks()
     numbers = torch.from_numpy(np.fromfile(WEIGHTS, "<f2").astype(np.float32))
     wanted = parameters(nets)
     counts = [p.numel() for p in wanted]
