@@ -185,5 +185,5 @@ def kept_weights(
     # What is kept must serve training too, also when it was first asked for in inference mode.
     with torch.inference_mode(mode=False), torch.no_grad():
         x, y = ((2 * torch.arange(n, dtype=torch.float64) + 1 - n) / n for n in size[::-1])
-        own = torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)
+        own = torch.stack([x.repeat(y.shape[0]), y.repeat_interleave(x.shape[0])], dim=-1)
         return weights(own, control, aspect, b"").to(device, dtype)

@@ -67,7 +67,7 @@ def test_forward_is_theta_and_sample():
     V, theta = module(U, return_theta=True)
     assert torch.equal(V, module.sample(U, module.theta(U)))
     assert torch.equal(theta, module.theta(U))
-    with pytest.raises(TypeError, match="positional argument"):
+    with pytest.raises(TypeError, match="return_theta must be True or False"):
         module(U, U)  # a second tensor is not taken for `return_theta`
 
 

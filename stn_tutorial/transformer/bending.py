@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 
 from stn_tutorial import _splines
-from stn_tutorial._checks import Size, at_least_float32, check_shape, check_size, without_autocast
+from stn_tutorial._checks import (
+    Size,
+    at_least_float32,
+    check_shape,
+    check_size,
+    is_whole,
+    without_autocast,
+)
 from stn_tutorial.grids import control_points, piecewise_affine_grid, regular_grid
 from stn_tutorial.transformer.transforms import Transform, aspect_of, check_aspect
 
@@ -69,7 +76,8 @@ class ThinPlateSpline(Transform):
             lower edge of a line of text.
         control: instead, any points of the output, normalised, shape (K, 2), (x, y) last: three
             or more, not all on one line, no two the same.
-        aspect: H/W of the output, where it is not that of the output's size.
+        aspect: H/W of the output, where it is not that of the output's size. (`torch.jit.trace`
+            keeps the proportions of the picture that it traced; `torch.export` does not.)
 
     Example:
         >>> import torch
@@ -166,13 +174,12 @@ class ThinPlateSpline(Transform):
 def _rows_and_columns(k: int | tuple[int, int]) -> tuple[int, int]:
     """Both as whole numbers; raise unless `k` is one such number or two, each 2 or more."""
     both = k if isinstance(k, tuple) else (k, k)
-    if len(both) != 2 or not all(
-        isinstance(one, int) and not isinstance(one, bool) and one >= 2 for one in both
-    ):
+    if len(both) != 2 or not all(is_whole(one) and one >= 2 for one in both):
         raise ValueError(
             f"k must be a whole number, 2 or more, or (rows, columns), but {k!r} was given"
         )
-    return both
+    rows, columns = both
+    return int(rows), int(columns)
 
 
 def _check_control(points: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -293,8 +294,15 @@ class SpatialTransformer(nn.Module):
                 )
         return self._read(U, theta, views, size, mode, padding, fill)
 
-    def forward(self, U: Tensor, *, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, U: Tensor, return_theta: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Return V, shape (N·views, C, H', W'), in U's dtype; with `return_theta`, (V, θ)."""
+        # Not by name only: `torch.onnx.export` by way of a trace gives each argument by its place,
+        # and False as a tensor.
+        if isinstance(return_theta, Tensor) and not torch.jit.is_tracing():
+            raise TypeError(
+                "return_theta must be True or False, but a Tensor was given; `sample` reads a "
+                "second tensor through the θ of a first"
+            )
         theta = self.theta(U)
         V = self._read(U, theta, self.views, None, self.mode, self.padding, self.fill)
         return (V, theta) if return_theta else V
