@@ -108,7 +108,13 @@ def _cos_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:
 def identity(
     n: int = 1, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
 ) -> Tensor:
-    """Leave the picture as it is: θ = [[1, 0, 0], [0, 1, 0]], shape (n, 2, 3)."""
+    """Leave the picture as it is: θ = [[1, 0, 0], [0, 1, 0]], shape (n, 2, 3).
+
+    Example:
+        >>> identity()
+        tensor([[[1., 0., 0.],
+                 [0., 1., 0.]]])
+    """
     n = check_count("n", n, 0)
     if dtype is not None and not dtype.is_floating_point:
         raise TypeError(f"dtype must be a floating dtype, but {dtype} was given")
@@ -128,6 +134,11 @@ def translation(
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> translation(0.5, 0.0)
+        tensor([[[ 1.0000,  0.0000, -0.5000],
+                 [ 0.0000,  1.0000,  0.0000]]])
     """
     tx, ty = _parameters(dtype, device, tx=tx, ty=ty)
     one, zero = torch.ones_like(tx), torch.zeros_like(tx)
@@ -148,6 +159,11 @@ def scaling(
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> scaling(2.0)
+        tensor([[[0.5000, 0.0000, 0.0000],
+                 [0.0000, 0.5000, 0.0000]]])
     """
     sx, sy = _parameters(dtype, device, sx=sx, sy=sx if sy is None else sy)
     zero = torch.zeros_like(sx)
@@ -168,6 +184,11 @@ def rotation(
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> rotation(90)
+        tensor([[[ 0., -1.,  0.],
+                 [ 1.,  0.,  0.]]])
     """
     (degrees,) = _parameters(dtype, device, degrees=degrees)
     cos, sin = _cos_sin(degrees)
@@ -189,6 +210,11 @@ def shear(
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> shear(0.5)
+        tensor([[[ 1.0000, -0.5000,  0.0000],
+                 [ 0.0000,  1.0000,  0.0000]]])
     """
     kx, ky = _parameters(dtype, device, kx=kx, ky=ky)
     zero = torch.zeros_like(kx)
@@ -209,6 +235,11 @@ def reflection(
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> reflection(90)  # left and right change places
+        tensor([[[-1.,  0.,  0.],
+                 [ 0.,  1.,  0.]]])
     """
     (degrees,) = _parameters(dtype, device, degrees=degrees)
     cos, sin = _cos_sin(2 * degrees)
@@ -234,6 +265,11 @@ def crop(
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> crop((-1, -1, 0, 0))  # the upper left quarter
+        tensor([[[ 0.5000,  0.0000, -0.5000],
+                 [ 0.0000,  0.5000, -0.5000]]])
     """
     if isinstance(box, Tensor):
         check_floating("box", box)
@@ -269,6 +305,12 @@ def compose(*thetas: Tensor) -> Tensor:
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> # Turn the picture, then move the turned one to the right:
+        >>> compose(rotation(90), translation(0.5, 0.0))
+        tensor([[[ 0.0000, -1.0000,  0.0000],
+                 [ 1.0000,  0.0000, -0.5000]]])
     """
     if not thetas:
         raise ValueError("compose expects at least one theta, but none was given")
@@ -309,6 +351,10 @@ def invert(theta: Tensor) -> Tensor:
 
     Returns:
         θ of shape (N, 2, 3), with `compose(theta, invert(theta))` the identity to rounding.
+
+    Example:
+        >>> torch.equal(invert(rotation(90)), rotation(-90))
+        True
     """
     check_theta(theta)
     (a, b, tx), (c, d, ty) = (row.unbind(-1) for row in theta.unbind(-2))
@@ -337,6 +383,13 @@ def transform_points(theta: Tensor, points: Tensor) -> Tensor:
 
     Returns:
         Points of shape (N, P, 2).
+
+    Example:
+        >>> corner = torch.tensor([[1.0, 1.0]])
+        >>> transform_points(scaling(2.0), corner)  # the output's corner reads half-way out
+        tensor([[[0.5000, 0.5000]]])
+        >>> transform_points(invert(scaling(2.0)), corner)  # the picture's corner has left
+        tensor([[[2., 2.]]])
     """
     check_theta(theta)
     check_floating("points", points)
@@ -389,6 +442,11 @@ def decompose(theta: Tensor) -> Factors:
 
     Raises:
         ValueError: a θ is singular.
+
+    Example:
+        >>> factors = decompose(compose(scaling(2.0, 1.0), rotation(90)))
+        >>> factors.sx, factors.sy, factors.degrees
+        (tensor([2.]), tensor([1.]), tensor([90.]))
     """
     moved = invert(theta)
     (a, b, tx), (c, d, ty) = (row.unbind(-1) for row in moved.unbind(-2))
@@ -405,6 +463,10 @@ def area_factor(theta: Tensor) -> Tensor:
 
     A is θ's 2×2 part; |det A| itself is the share of the input that one output sees. Infinite for a
     singular θ. A negative determinant (a mirrored picture) has the same area factor.
+
+    Example:
+        >>> area_factor(scaling(2.0, 3.0))
+        tensor([6.])
     """
     check_theta(theta)
     return 1 / _determinant(theta).abs()
@@ -433,6 +495,11 @@ def to_pixels(theta: Tensor, in_size: Size, out_size: Size) -> Tensor:
 
     Returns:
         Matrix of shape (N, 2, 3), still output to input.
+
+    Example:
+        >>> to_pixels(scaling(2.0), (8, 8), (8, 8))  # column 0 reads at 1.75
+        tensor([[[0.5000, 0.0000, 1.7500],
+                 [0.0000, 0.5000, 1.7500]]])
     """
     check_theta(theta)
     to_pixel, _ = _unit_to_pixel(theta, in_size, "in_size")
@@ -441,7 +508,14 @@ def to_pixels(theta: Tensor, in_size: Size, out_size: Size) -> Tensor:
 
 
 def from_pixels(matrix: Tensor, in_size: Size, out_size: Size) -> Tensor:
-    """θ from a matrix that maps output pixels to input pixels; the inverse of `to_pixels`."""
+    """θ from a matrix that maps output pixels to input pixels; the inverse of `to_pixels`.
+
+    Example:
+        >>> half = torch.tensor([[[0.5, 0, 1.75], [0, 0.5, 1.75]]])
+        >>> from_pixels(half, (8, 8), (8, 8))
+        tensor([[[0.5000, 0.0000, 0.0000],
+                 [0.0000, 0.5000, 0.0000]]])
+    """
     check_theta(matrix, "matrix")
     _, from_pixel = _unit_to_pixel(matrix, in_size, "in_size")
     to_pixel, _ = _unit_to_pixel(matrix, out_size, "out_size")
@@ -464,6 +538,11 @@ def to_opencv(theta: Tensor, in_size: Size, out_size: Size) -> Tensor:
 
     Returns:
         Matrix of shape (N, 2, 3).
+
+    Example:
+        >>> to_opencv(translation(0.5, 0.0), (8, 8), (8, 8))  # two pixels to the right
+        tensor([[[1., 0., 2.],
+                 [0., 1., 0.]]])
     """
     return invert(to_pixels(theta, in_size, out_size))
 
@@ -473,6 +552,12 @@ def from_opencv(matrix: Tensor, in_size: Size, out_size: Size) -> Tensor:
 
     Raises:
         ValueError: the matrix is singular.
+
+    Example:
+        >>> right = torch.tensor([[[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]])
+        >>> from_opencv(right, (8, 8), (8, 8))
+        tensor([[[ 1.0000,  0.0000, -0.5000],
+                 [ 0.0000,  1.0000,  0.0000]]])
     """
     check_theta(matrix, "matrix")
     return from_pixels(invert(matrix), in_size, out_size)
@@ -491,6 +576,11 @@ def correct_aspect(theta: Tensor, size: Size) -> Tensor:
 
     Returns:
         θ of shape (N, 2, 3).
+
+    Example:
+        >>> correct_aspect(rotation(90), (20, 40))
+        tensor([[[ 0.0000, -0.5000,  0.0000],
+                 [ 2.0000,  0.0000,  0.0000]]])
     """
     check_theta(theta)
     height, width = check_size(size)

@@ -73,6 +73,14 @@ def regular_grid(
 
     Returns:
         Grid of shape (H, W, 2), (x, y) last.
+
+    Example:
+        >>> regular_grid((2, 2))
+        tensor([[[-0.5000, -0.5000],
+                 [ 0.5000, -0.5000]],
+        <BLANKLINE>
+                [[-0.5000,  0.5000],
+                 [ 0.5000,  0.5000]]])
     """
     height, width = check_size(size)
     if not dtype.is_floating_point:
@@ -99,6 +107,15 @@ def affine_grid(theta: Tensor, size: Size, *, align_corners: bool = False) -> Te
     Returns:
         Grid of shape (N, H, W, 2) in θ's dtype, float32 at least. NaN and infinities in θ go
         through as arithmetic takes them.
+
+    Example:
+        >>> theta = torch.tensor([[[0.5, 0, 0], [0, 0.5, 0]]])  # twice as large
+        >>> affine_grid(theta, (2, 2))
+        tensor([[[[-0.2500, -0.2500],
+                  [ 0.2500, -0.2500]],
+        <BLANKLINE>
+                 [[-0.2500,  0.2500],
+                  [ 0.2500,  0.2500]]]])
     """
     check_theta(theta)
     height, width = check_size(size)
@@ -122,6 +139,12 @@ def affine_grid_3d(theta: Tensor, size: Size, *, align_corners: bool = False) ->
     Returns:
         Grid of shape (N, D, H, W, 3), (x, y, z) last, z along the depth, in θ's dtype, float32 at
         least.
+
+    Example:
+        >>> theta = torch.eye(3, 4)[None]
+        >>> affine_grid_3d(theta, (1, 1, 2))
+        tensor([[[[[-0.5000,  0.0000,  0.0000],
+                   [ 0.5000,  0.0000,  0.0000]]]]])
     """
     check_shape("theta", theta, "(N, 3, 4)", 3, 4, ndim=3)
     depth, height, width = check_volume_size(size)
@@ -152,6 +175,13 @@ def projective_grid(theta: Tensor, size: Size, *, align_corners: bool = False) -
 
     Returns:
         Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
+
+    Example:
+        >>> theta = torch.tensor([[[1.0, 0, 0], [0, 1, 0], [0, 0.5, 1]]])
+        >>> projective_grid(theta, (2, 1))  # the lower edge is further away
+        tensor([[[[ 0.0000, -0.6667]],
+        <BLANKLINE>
+                 [[ 0.0000,  0.4000]]]])
     """
     check_shape("theta", theta, "(N, 3, 3)", 3, 3, ndim=3)
     height, width = check_size(size)
@@ -180,6 +210,13 @@ def control_points(
 
     Returns:
         Points of shape (k², 2), (x, y) last, from (−1, −1) to (1, 1).
+
+    Example:
+        >>> control_points(2)
+        tensor([[-1., -1.],
+                [ 1., -1.],
+                [-1.,  1.],
+                [ 1.,  1.]])
     """
     k = check_count("k", k, 2)
     return regular_grid((k, k), align_corners=True, dtype=dtype, device=device).view(k * k, 2)
@@ -232,6 +269,11 @@ def piecewise_affine_grid(theta: Tensor, size: Size) -> Tensor:
 
     Returns:
         Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
+
+    Example:
+        >>> piecewise_affine_grid(control_points(3)[None] + 0.5, (1, 2))
+        tensor([[[[0.0000, 0.5000],
+                  [1.0000, 0.5000]]]])
     """
     k = _points_a_side(theta)
     size = check_size(size)
@@ -306,6 +348,11 @@ def thin_plate_spline_grid(theta: Tensor, size: Size) -> Tensor:
 
     Returns:
         Grid of shape (N, H, W, 2) in θ's dtype, float32 at least.
+
+    Example:
+        >>> theta = control_points(3)[None]
+        >>> torch.equal(thin_plate_spline_grid(theta, (4, 6)), regular_grid((4, 6))[None])
+        True
     """
     k = _points_a_side(theta)
     size = check_size(size)
@@ -345,6 +392,12 @@ def normalised_to_pixel(points: Tensor, size: Size, *, align_corners: bool = Fal
 
     Returns:
         Points of shape (…, 2).
+
+    Example:
+        >>> ends = torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+        >>> normalised_to_pixel(ends, (4, 8))
+        tensor([[-0.5000, -0.5000],
+                [ 7.5000,  3.5000]])
     """
     along = _along(points, size)
     if align_corners:
@@ -356,6 +409,10 @@ def pixel_to_normalised(points: Tensor, size: Size, *, align_corners: bool = Fal
     """Pixel coordinates, (column, row), as normalised positions; see `normalised_to_pixel`.
 
     With `align_corners` a side of one pixel has no length to divide by: its pixel 0 is at 0.
+
+    Example:
+        >>> pixel_to_normalised(torch.tensor([[0.0, 0.0]]), (4, 8))
+        tensor([[-0.8750, -0.7500]])
     """
     along = _along(points, size)
     if align_corners:

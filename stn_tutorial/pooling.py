@@ -41,6 +41,10 @@ def binomial(taps: int) -> list[float]:
 
     Args:
         taps: how many weights, an odd number, so that one stands in the middle.
+
+    Example:
+        >>> binomial(3)
+        [0.25, 0.5, 0.25]
     """
     taps = check_count("taps", taps)
     if taps % 2 == 0:
@@ -72,6 +76,10 @@ def blur(x: Tensor, taps: int = 3, padding: str = "border", *, stride: int = 1) 
 
     Returns:
         Of x's dtype, each side ⌈side / stride⌉ long.
+
+    Example:
+        >>> blur(torch.tensor([[[0.0, 0, 4, 0, 0]]]))
+        tensor([[[0., 1., 2., 1., 0.]]])
     """
     _check_signal(x)
     weights = binomial(taps)
@@ -163,6 +171,10 @@ def shift(U: Tensor, right: int = 0, down: int = 0) -> Tensor:
 
     Returns:
         Of U's shape and dtype.
+
+    Example:
+        >>> shift(torch.tensor([[[[1.0, 2, 3]]]]), right=1)
+        tensor([[[[0., 1., 2.]]]])
     """
     check_picture(U)
     H, W = U.shape[2:]
@@ -185,6 +197,10 @@ def agreement(classes: Tensor) -> float:
     Raises:
         TypeError: classes is not a tensor of whole numbers.
         ValueError: classes does not have shape (K, N), or is empty.
+
+    Example:
+        >>> agreement(torch.tensor([[7], [7], [1], [7]]))  # four views of one picture
+        0.625
     """
     if not isinstance(classes, Tensor) or classes.is_floating_point() or classes.is_complex():
         given = classes.dtype if isinstance(classes, Tensor) else type(classes).__name__
@@ -218,6 +234,11 @@ def shift_consistency(
 
     Returns:
         From 0 to 1, where 1 means that no shift ever changes the class.
+
+    Example:
+        >>> brightest = lambda U: U.flatten(1)  # a class for each pixel
+        >>> shift_consistency(brightest, torch.eye(3)[None, None], reach=0)
+        1.0
     """
     check_picture(images, "images")
     reach = check_count("reach", reach, 0)

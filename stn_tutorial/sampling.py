@@ -64,12 +64,22 @@ KEYS_A = -0.75
 
 
 def nearest_kernel(d: Tensor) -> Tensor:
-    """δ(⌊d + ½⌋), eq. (4) of the paper: 1 for the pixel to which d rounds, else 0. Any shape."""
+    """δ(⌊d + ½⌋), eq. (4) of the paper: 1 for the pixel to which d rounds, else 0. Any shape.
+
+    Example:
+        >>> nearest_kernel(torch.tensor([-0.6, 0.0, 0.4]))
+        tensor([0., 1., 1.])
+    """
     return ((d + 0.5).floor() == 0).to(d.dtype)
 
 
 def bilinear_kernel(d: Tensor) -> Tensor:
-    """max(0, 1 − |d|), eq. (5) of the paper: a tent of half-width one pixel. Any shape."""
+    """max(0, 1 − |d|), eq. (5) of the paper: a tent of half-width one pixel. Any shape.
+
+    Example:
+        >>> bilinear_kernel(torch.tensor([-0.25, 0.0, 1.5]))
+        tensor([0.7500, 1.0000, 0.0000])
+    """
     return (1 - d.abs()).clamp(min=0)
 
 
@@ -78,6 +88,10 @@ def bicubic_kernel(d: Tensor, a: float = KEYS_A) -> Tensor:
 
     `a` is the slope at a distance of 1: the more negative, the deeper the dip and the sharper.
     `sample` takes −0.75; Keys' own −0.5 is exact on parabolas.
+
+    Example:
+        >>> bicubic_kernel(torch.tensor([0.0, 0.5, 1.5]))
+        tensor([ 1.0000,  0.5938, -0.0938])
     """
     d = d.abs()
     near = ((a + 2) * d - (a + 3)) * d * d + 1
@@ -107,6 +121,11 @@ def sample_sum(
 
     Returns:
         V of shape (N, C, H', W').
+
+    Example:
+        >>> U = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
+        >>> sample_sum(U, torch.zeros(1, 1, 1, 2))
+        tensor([[[[4.]]]])
     """
     _check(U, grid)
     N, C, H, W = U.shape
@@ -159,6 +178,14 @@ def sample(
 
     Returns:
         V of shape (N, C, H', W'), in U's dtype.
+
+    Example:
+        >>> U = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
+        >>> grid = torch.tensor([[[[0.0, 0.0], [0.5, -0.5], [2.0, 0.0]]]])
+        >>> sample(U, grid)  # the middle, a pixel's centre, outside
+        tensor([[[[4., 3., 0.]]]])
+        >>> sample(U, grid, padding="border")
+        tensor([[[[4., 3., 5.]]]])
     """
     _check(U, grid)
     check_choice("mode", mode, MODES)
@@ -356,6 +383,11 @@ def sample_bilinear(U: Tensor, grid: Tensor) -> Tensor:
 
     Returns:
         V of shape (N, C, H', W'), in U's dtype.
+
+    Example:
+        >>> U = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
+        >>> sample_bilinear(U, torch.zeros(1, 1, 1, 2))
+        tensor([[[[4.]]]])
     """
     _check(U, grid)
     return _BilinearSample.apply(U, grid)
@@ -396,6 +428,11 @@ def splat(U: Tensor, theta: Tensor, size: Size | None = None) -> Splat:
 
     Raises:
         ValueError: a wrong shape, batch sizes or devices that differ, or a singular θ.
+
+    Example:
+        >>> twice = torch.tensor([[[0.5, 0.0, 0.0], [0.0, 1.0, 0.0]]])  # twice as wide
+        >>> splat(torch.ones(1, 1, 1, 4), twice).hits
+        tensor([[[1, 0, 1, 0]]])
     """
     check_picture(U)
     check_theta(theta)

@@ -4,12 +4,18 @@ import functools
 import http.server
 import os
 import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+from filelock import FileLock
 from playwright.sync_api import expect, sync_playwright
+
+ROOT = Path(__file__).parents[1]
 
 # The same examples on every run and on every machine, and no limit on the time of a first call.
 hypothesis.settings.register_profile(
@@ -77,6 +83,23 @@ def chromium():
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The book, built once for all tests of a run as `make book` builds it, elsewhere."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which the workers share
+    built = folder / "book" / "_build" / "html"
+    with FileLock(folder / "book.lock"):
+        if not built.is_dir():
+            command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "-W", "-n"]
+            command += ["--keep-going", "--path-output", folder / "book.new"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            (folder / "book.new").rename(folder / "book")
+    return built
 
 
 @pytest.fixture(scope="module")

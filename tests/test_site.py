@@ -4,8 +4,6 @@ The browser's tests need a Chromium, which CI has; without one they are skipped,
 """
 
 import re
-import subprocess
-import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
 from fontTools.ttLib import TTFont
 from PIL import Image
 from playwright.sync_api import expect
@@ -55,14 +54,8 @@ class Addresses(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """Build the book, as `make book` does, but elsewhere."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT, "-W", "-n"]
-    command += ["--keep-going", "--path-output", folder]
-    built = subprocess.run(command, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    return folder / "_build" / "html"
+def site(book):
+    return book
 
 
 @each_page
@@ -208,7 +201,9 @@ def test_formulas_in_the_line_have_no_scroll_bar(opened, page):
 
 @each_page
 def test_formulas_are_no_tab_stops(opened, page):
-    assert opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])").count() == 0
+    """But for those that are wider than the page, which the arrow keys scroll."""
+    stops = opened(page).locator("mjx-container[tabindex]:not([tabindex='-1'])")
+    assert stops.evaluate_all("all => all.every(one => one.scrollWidth > one.clientWidth)")
 
 
 def test_77_columns_fit_beside_both_sidebars(opened):
@@ -391,3 +386,21 @@ def test_a_lost_way_leads_back(site):
     for link in links:
         assert (site / link.removeprefix(HOME)).is_file()
     assert Head(lost).meta["robots"] == "noindex"
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+@each_page
+def test_axe_finds_nothing(opened, page, theme, width):
+    """WCAG 2.2 AA and what is held to be good practice, on the whole page."""
+    tab = opened(page, width, color_scheme=theme)
+    if tab.locator("[data-stn-widget]").count():
+        expect(tab.locator("[data-stn-ready]")).to_have_count(
+            tab.locator("[data-stn-widget]").count()
+        )
+    kinds = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = Axe().run(tab, options={"preload": False, "runOnly": kinds})
+    assert [
+        (fault["id"], node["html"])
+        for fault in found.response["violations"]
+        for node in fault["nodes"]
+    ] == []

@@ -3,7 +3,8 @@
 
 import { centres, compose, describe, invert, ownPixels } from "./maths.js";
 import { rotation, scaling, transformPoint, translation } from "./maths.js";
-import { drawPicture, explorable, field, follow, frame, frames, h, handle } from "./ui.js";
+import { field } from "./fields.js";
+import { drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
 import { loadPictures, number, options, palette, pictureChoice, plane, save, stroke } from "./ui.js";
 
 const FRAME = 42; // pixels a side: what the networks read
@@ -351,7 +352,8 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
   });
   const place = handle(input, {
     name: "Place of the digit", help: "Arrow keys move it by a pixel, with Shift by ten.",
-    kind: "start",
+    // For keys: a finger on it is one on the paper, and may be one of two.
+    kind: "start keys",
     moved: (x, y) => pose(state.pose[0], state.pose[1], x, y),
     nudged: (dx, dy) => pose(state.pose[0], state.pose[1],
       state.pose[2] + (2 * dx) / FRAME, state.pose[3] + (2 * dy) / FRAME),

@@ -19,6 +19,11 @@ class PiecewiseAffine(Transform):
 
     Args:
         k: control points along each side, at least 2.
+
+    Example:
+        >>> mesh = PiecewiseAffine(3)
+        >>> mesh.dof, mesh(torch.zeros(1, 18), (32, 32)).shape
+        (18, torch.Size([1, 32, 32, 2]))
     """
 
     def __init__(self, k: int = 4) -> None:

@@ -55,6 +55,11 @@ class FullyConnectedLocalisation(nn.Sequential):
             are smaller, repeated).
         widths: units of each layer. The paper has three layers; 32 units each is how we understand
             its appendix.
+
+    Example:
+        >>> look = FullyConnectedLocalisation((1, 28, 28))
+        >>> look(torch.rand(8, 1, 28, 28)).shape, look(torch.rand(8, 1, 40, 60)).shape
+        (torch.Size([8, 32]), torch.Size([8, 32]))
     """
 
     def __init__(self, inputs: int | Sequence[int], widths: Sequence[int] = (32, 32, 32)) -> None:
@@ -85,6 +90,10 @@ class ConvolutionalLocalisation(nn.Sequential):
         size: (H, W) of the input, at least (28, 28): the larger, the more of it is seen.
         filters: of each convolution.
         features: units of the dense layer.
+
+    Example:
+        >>> ConvolutionalLocalisation(3)(torch.rand(8, 3, 32, 32)).shape
+        torch.Size([8, 20])
     """
 
     def __init__(
@@ -122,6 +131,11 @@ class SharedLocalisation(nn.Sequential):
         layers: the layers to share, by reference.
         shape: (C, H, W) of the input, or (C, D, H, W) of a volume.
         features: units of the dense layer that follows them.
+
+    Example:
+        >>> first = torch.nn.Conv2d(3, 16, 5)
+        >>> SharedLocalisation(first, (3, 28, 28))(torch.rand(8, 3, 28, 28)).shape
+        torch.Size([8, 32])
     """
 
     def __init__(self, layers: nn.Module, shape: Sequence[int], features: int = 32) -> None:

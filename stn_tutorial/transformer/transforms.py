@@ -91,6 +91,12 @@ class Transform(nn.Module):
 
         Returns:
             Points of shape (N, P, 2), or (N, P, 3), in the wider dtype, float32 at least.
+
+        Example:
+            >>> corner = torch.tensor([[1.0, 1.0]])
+            >>> closer = Affine().theta(torch.tensor([[-0.5, 0, 0, 0, -0.5, 0]]))
+            >>> Affine().points(closer, corner)  # the output's corner reads half-way out
+            tensor([[[0.5000, 0.5000]]])
         """
         self._check_has_points()
         theta, points = self._checked_points(theta, points)
@@ -208,6 +214,11 @@ class Translation(Transform):
 
     θ = [[1, 0, −o₁], [0, 1, −o₂]], in normalised units (2 is a whole side): to see the picture
     further right, look further left.
+
+    Example:
+        >>> Translation().theta(torch.tensor([[0.5, 0.0]]))
+        tensor([[[ 1.0000,  0.0000, -0.5000],
+                 [ 0.0000,  1.0000,  0.0000]]])
     """
 
     dof = 2
@@ -223,6 +234,11 @@ class Attention(Transform):
     """Look elsewhere and closer: θ = [[s, 0, o₂], [0, s, o₃]], s = 1 + o₁ (the paper's eq. 2).
 
     As `affine.crop` does: (o₂, o₃) is the middle of the window, and s half its side.
+
+    Example:
+        >>> Attention().theta(torch.tensor([[-0.5, 0.25, 0.0]]))
+        tensor([[[0.5000, 0.0000, 0.2500],
+                 [0.0000, 0.5000, 0.0000]]])
     """
 
     dof = 3
@@ -280,6 +296,11 @@ class Rotation(_KeepsAngles):
     Args:
         aspect: H/W of the pictures, where it is not that of the input's size (feature maps of
             another shape, pixels that are not square).
+
+    Example:
+        >>> Rotation().theta(torch.tensor([[0.1]]), (20, 40))  # a picture twice as wide as high
+        tensor([[[ 0.9950, -0.0499,  0.0000],
+                 [ 0.1997,  0.9950,  0.0000]]])
     """
 
     dof = 1
@@ -301,6 +322,11 @@ class Similarity(_KeepsAngles):
 
     Args:
         aspect: H/W of the pictures, where it is not that of the input's size.
+
+    Example:
+        >>> Similarity().theta(torch.tensor([[0.0, 0.5, 0.0, 0.0]]))
+        tensor([[[ 1.0000, -0.5000,  0.0000],
+                 [ 0.5000,  1.0000,  0.0000]]])
     """
 
     dof = 4
@@ -313,7 +339,13 @@ class Similarity(_KeepsAngles):
 
 
 class Affine(Transform):
-    """All six numbers of θ, each an offset from the identity (the paper's eq. 1)."""
+    """All six numbers of θ, each an offset from the identity (the paper's eq. 1).
+
+    Example:
+        >>> Affine().theta(torch.zeros(1, 6))
+        tensor([[[1., 0., 0.],
+                 [0., 1., 0.]]])
+    """
 
     dof = 6
 
@@ -323,7 +355,14 @@ class Affine(Transform):
 
 
 class Projective(Transform):
-    """A homography: eight numbers of a 3×3 θ, whose last entry stays 1."""
+    """A homography: eight numbers of a 3×3 θ, whose last entry stays 1.
+
+    Example:
+        >>> Projective().theta(torch.zeros(1, 8))
+        tensor([[[1., 0., 0.],
+                 [0., 1., 0.],
+                 [0., 0., 1.]]])
+    """
 
     dof = 8
 

@@ -12,7 +12,14 @@ __all__ = ["Affine3d", "Rotation3d", "Similarity3d", "Translation3d"]
 
 
 class Translation3d(Transform):
-    """Move the volume by (o₁, o₂, o₃) along x, y and z, in normalised units: θ = [I | −o]."""
+    """Move the volume by (o₁, o₂, o₃) along x, y and z, in normalised units: θ = [I | −o].
+
+    Example:
+        >>> Translation3d().theta(torch.tensor([[0.5, 0.0, 0.0]]))
+        tensor([[[ 1.0000,  0.0000,  0.0000, -0.5000],
+                 [ 0.0000,  1.0000,  0.0000,  0.0000],
+                 [ 0.0000,  0.0000,  1.0000,  0.0000]]])
+    """
 
     dof = 3
     axes = 3
@@ -92,6 +99,12 @@ class Rotation3d(_KeepsAngles3d):
 
     Args:
         extent: (depth, height, width) of the volume in any unit, where its voxels are no cubes.
+
+    Example:
+        >>> Rotation3d().theta(torch.tensor([[0.0, 0.0, torch.pi / 2]])).round(decimals=4)
+        tensor([[[ 0., -1.,  0.,  0.],
+                 [ 1.,  0.,  0.,  0.],
+                 [ 0.,  0.,  1.,  0.]]])
     """
 
     dof = 3
@@ -109,6 +122,12 @@ class Similarity3d(_KeepsAngles3d):
 
     Args:
         extent: (depth, height, width) of the volume in any unit, where its voxels are no cubes.
+
+    Example:
+        >>> Similarity3d().theta(torch.zeros(1, 7))
+        tensor([[[1., 0., 0., 0.],
+                 [0., 1., 0., 0.],
+                 [0., 0., 1., 0.]]])
     """
 
     dof = 7
@@ -121,7 +140,12 @@ class Similarity3d(_KeepsAngles3d):
 
 
 class Affine3d(Transform):
-    """All twelve numbers of a volume's θ, each an offset from the identity."""
+    """All twelve numbers of a volume's θ, each an offset from the identity.
+
+    Example:
+        >>> Affine3d().theta(torch.zeros(1, 12)).shape
+        torch.Size([1, 3, 4])
+    """
 
     dof = 12
     axes = 3
