@@ -399,8 +399,13 @@ def test_axe_finds_nothing(opened, page, theme, width):
         )
     kinds = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     found = Axe().run(tab, options={"preload": False, "runOnly": kinds})
+    faults = [
+        (fault["id"], node) for fault in found.response["violations"] for node in fault["nodes"]
+    ]
+    # A header that is one formula is no empty one: axe sees no text where a style sheet draws it.
+    formula = "one => Boolean(one.querySelector('mjx-assistive-mml'))"
     assert [
-        (fault["id"], node["html"])
-        for fault in found.response["violations"]
-        for node in fault["nodes"]
+        (name, node["html"])
+        for name, node in faults
+        if name != "empty-table-header" or not tab.locator(node["target"][0]).evaluate(formula)
     ] == []
