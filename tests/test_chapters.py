@@ -101,20 +101,10 @@ def lines(path):
                 yield from output.get("text", data.get("text/plain", "")).splitlines()
 
 
-# Chapters that still have wider lines. Who mends one takes it from here.
-WIDE = {
-    "10_training_on_the_gpu",
-    "11_the_papers_table",
-}
-
-
 @each_chapter
 def test_lines_fit_the_page(path):
     """77 columns, so that nothing is cut off, in the site or on paper; an address is not broken."""
     wide = [line for line in lines(path) if len(line) > 77 and "git+https://" not in line]
-    if path.stem in WIDE:
-        assert wide, "nothing is too wide any more: take this chapter from the list"
-        pytest.xfail(f"{len(wide)} lines are wider than 77 columns")
     assert wide == []
 
 

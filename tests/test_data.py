@@ -748,6 +748,18 @@ def test_a_fixed_set_is_always_the_same(name, digits):
     assert not torch.equal(first[0][0], first[1][0])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fixed_set_says_what_distorted_its_pictures(name, digits):
+    test = data.Digits(digits.images[:250], digits.labels[:250])
+    fixed = data.FixedSet(test, name, batch_size=100)
+    grid = data.DISTORTIONS[name].grid(fixed.theta())
+    expected = torch.nn.functional.grid_sample(test.images / 255, grid, align_corners=False)
+    shown = torch.cat([U for U, _ in fixed])
+    if name == "TC":  # under the clutter, which only brightens
+        shown = torch.where(shown > expected + 1e-5, expected, shown)
+    torch.testing.assert_close(shown, expected, atol=1e-5, rtol=0)
+
+
 def test_hold_out(digits):
     train, held = data.hold_out(digits)
     assert (len(train.labels), len(held.labels)) == (1198, 239)

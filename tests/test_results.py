@@ -1,6 +1,7 @@
 """The book's measured results: found in a checkout and inside a package, and whole."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,34 @@ def test_a_damaged_file_is_named(tmp_path, monkeypatch):
         load_results("x")
 
 
+def trials(errors):
+    """Return rows of trials: the same error from both seeds."""
+    return [
+        {"model": model, "learning_rate": rate, "seed": seed, "held_out_error": errors[model, rate]}
+        for model, rate, seed in product(tuning.MODELS, tuning.RATES, tuning.SEEDS)
+    ]
+
+
+def test_the_best_rate_lets_both_models_count_alike():
+    errors = dict.fromkeys(product(tuning.MODELS, tuning.RATES), 1.0)
+    low, *_, high = tuning.RATES
+    errors["cnn", low] = 0.9  # a tenth less
+    errors["st-cnn-affine", high] = 0.8  # a fifth less
+    assert tuning.best_rate(trials(errors)) == high
+    for model in tuning.MODELS:
+        errors[model, low] /= 2
+    assert tuning.best_rate(trials(errors)) == low
+    assert tuning.best_rate(trials(errors)[:-1]) is None
+
+
 def test_the_recipe_has_the_rate_that_did_best_on_held_out_digits():
     rows = load_results("tuning")["rows"]
-    for model in tuning.MODELS:
-        trials = [row for row in rows if row["model"] == model]
-        assert sorted(row["learning_rate"] for row in trials) == sorted(tuning.RATES)
-        best = min(trials, key=lambda row: row["held_out_error"])
-        assert best["learning_rate"] == RECIPES["modern"].recipe.learning_rate
+    assert {row["steps"] for row in rows} == {tuning.STEPS}
+    best = tuning.best_rate(rows)
+    if best is None:
+        wanted = len(list(product(tuning.MODELS, tuning.RATES, tuning.SEEDS)))
+        pytest.xfail(f"{len(rows)} of {wanted} trials are measured: the rate is not chosen yet")
+    assert best == RECIPES["modern"].recipe.learning_rate
 
 
 def test_the_tables_rows_were_trained_by_the_recipes_as_they_are():

@@ -118,5 +118,16 @@ class FixedSet:
             self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True
         )
         for number, (images, labels) in enumerate(parts):
-            generator = _generator("fixed", self.split, self.distortion.name, number)
-            yield self.distortion(images, generator), labels
+            yield self.distortion(images, self._generator(number)), labels
+
+    def theta(self) -> Tensor:
+        """Return what the pictures are distorted by, in their order: θ, from output to input.
+
+        Its shape is that of the distortion's `draw`, with N the number of all pictures: (N, 2, 3)
+        for R and RTS. float32, on the CPU.
+        """
+        parts = enumerate(self.labels.split(self.batch_size))
+        return torch.cat([self.distortion.draw(len(p), self._generator(k)) for k, p in parts])
+
+    def _generator(self, number: int) -> torch.Generator:
+        return _generator("fixed", self.split, self.distortion.name, number)
