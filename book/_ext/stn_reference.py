@@ -34,6 +34,7 @@ SETTINGS = {
     "copybutton_prompt_is_regexp": True,
     "copybutton_prompt_text": r">>> |\.\.\. ",
     "default_role": "stn-name",
+    "html_domain_indices": False,  # the reference has its own
     "intersphinx_disabled_reftypes": ["std:*"],
     "intersphinx_mapping": {
         name: (address, str(ROOT / "book" / "_inventories" / f"{name}.inv"))
