@@ -7,6 +7,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+LOWEST := .lowest
 UV_VERSION := 0.13.8
 SITE := _build/html/index.html
 
@@ -19,7 +20,7 @@ CHAPTER_ENV := STN_TUTORIAL_DATASET=digits PYTHONHASHSEED=0 OMP_NUM_THREADS=1
 BOOK_SOURCES := Makefile _config.yml _toc.yml pyproject.toml $(shell find book/ chapters/ \
   \( -name '.*' -o -name __pycache__ \) -prune -o -print 2>/dev/null)
 
-.PHONY: help book pdf serve test lint format chapters bench lock address clean
+.PHONY: help book pdf serve test test-lowest lint format chapters bench lock address clean
 
 ##@ Read
 book: _build/.done ## Build the site; warnings are errors
@@ -37,6 +38,17 @@ test: lint ## Run all tests, and compare every chapter's outputs with a fresh ru
 	$(CHAPTER_ENV) $(BIN)/python -m pytest tests chapters \
 	  --nbval --nbval-sanitize-with=tests/nbval.cfg --nbval-cell-timeout=1200 \
 	  -n 2 --dist loadscope
+
+# In an environment of its own. Old releases make what newer ones of their own requirements call
+# deprecated.
+test-lowest: $(VENV)/.uv ## Test the package on the lowest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --group test --resolution lowest-direct \
+	  --python $(BIN)/python --quiet --upgrade --output-file $(LOWEST).txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip sync --quiet --python $(LOWEST)/bin/python $(LOWEST).txt
+	PYTHONPATH=. $(CHAPTER_ENV) $(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning \
+	  $(addprefix tests/test_,$(addsuffix .py,affine compiled data grids models pooling reported \
+	  sampling transformer transforms))
 
 lint: $(VENV)/.ready ## Check style, types, JavaScript, spelling and the workflow
 	$(BIN)/ruff check .
@@ -80,7 +92,7 @@ clean: ## Remove what was built; the environment stays
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	  /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 # Below are files and not commands. Each is written last, so that a step which was interrupted is
 # done again.

@@ -22,10 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks.sampling import ROOT, commit, device_name, load
-from stn_tutorial.convolution import Conv2d
 from stn_tutorial.data import DISTORTIONS, Batches, load_digits
 from stn_tutorial.experiments import RECIPES
 from stn_tutorial.models import build
+from stn_tutorial.models.convolution import Conv2d
 
 RESULT = ROOT / "book" / "results" / "bench_convolution.json"
 MODELS = ("fcn", "cnn", "st-fcn-affine", "st-cnn-affine", "st-cnn-tps")

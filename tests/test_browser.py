@@ -4,6 +4,7 @@ A small book of two pages, built as the real one is, stands for all pages. Witho
 tests are skipped, and say so.
 """
 
+import io
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import expect
 
 from stn_tutorial import affine, sampling
@@ -194,7 +196,7 @@ def painted(explorable):
 def entries(explorable):
     """θ as the six number fields show it."""
     painted(explorable)
-    fields = explorable.locator("input[type=number]")
+    fields = explorable.locator("input[role=spinbutton]")
     return [float(value) for value in fields.evaluate_all("all => all.map(one => one.value)")]
 
 
@@ -208,9 +210,9 @@ def pixels(explorable):
 
 def settled(explorable, *theta):
     """Wait until the six fields show θ, and the canvases too."""
-    expect(explorable.locator("input[type=number]").nth(5)).to_have_value(f"{theta[5]:g}")
+    expect(explorable.locator("input[role=spinbutton]").nth(5)).to_have_value(f"{theta[5]:g}")
     for k in range(6):
-        expect(explorable.locator("input[type=number]").nth(k)).to_have_value(f"{theta[k]:g}")
+        expect(explorable.locator("input[role=spinbutton]").nth(k)).to_have_value(f"{theta[k]:g}")
     explorable.page.wait_for_timeout(600)
 
 
@@ -358,6 +360,7 @@ def test_a_number_is_taken_as_it_was_meant_or_not_at_all(tab, typed, taken):
     one.get_by_role("button", name="Identity").click()
     field.focus()
     page.keyboard.insert_text(typed)
+    field.blur()
     expect(field).to_have_value(taken)
     expect(one.get_by_role("slider", name="Origin")).to_have_attribute(
         "aria-valuetext", f"{float(taken):.2f}, 0.00".replace("-", "−")
@@ -664,7 +667,7 @@ def test_point_by_mouse_and_by_key(shown):
     unit = stage.bounding_box()["width"] / 6.6
     grip = one.get_by_role("slider", name="Point", exact=True)
     drag(page, grip, unit, -0.5 * unit)
-    fields = one.locator("input[type=number]")
+    fields = one.locator("input[role=spinbutton]")
     painted(one)
     at = [float(fields.nth(k).input_value()) for k in (0, 1)]
     assert at == pytest.approx([2.6, 1.9], abs=0.02)
@@ -695,7 +698,7 @@ def test_values_and_slopes_are_the_packages(shown, mode, picture):
     one.get_by_role("button", name=picture).click()
     one.get_by_role("button", name=mode.capitalize()).click()
     for k, place in enumerate(("2.3", "4.2")):
-        one.locator("input[type=number]").nth(k).fill(place)
+        one.locator("input[role=spinbutton]").nth(k).fill(place)
     value, dx, dy = BilinearExplorer(picture.lower(), (2.3, 4.2), mode)._read()
     painted(one)
     found = one.locator(".working .equation b").evaluate_all("all => all.map(b => b.textContent)")
@@ -818,7 +821,7 @@ def test_touch_moves_each(shown, kind):
 def chosen(one):
     """What the fields show of the chosen point: its number, x and y."""
     painted(one)
-    fields = one.locator(".fields input[type=number]")
+    fields = one.locator(".fields input[role=spinbutton]")
     return [float(value) for value in fields.evaluate_all("all => all.map(one => one.value)")]
 
 
@@ -997,3 +1000,163 @@ def test_mesh_and_number_of_points(shown):
 
 def test_descent_starts_as_its_class_says():
     assert DescentExplorer().theta == [[1, 0, -0.5], [0, 1, -0.3]]
+
+
+# --- Numbers, written in full or not at all ---
+
+
+@pytest.mark.parametrize(
+    ("typed", "taken"),
+    [("1e9", "1"), ("0x10", "1"), ("1.5.2", "1"), ("2 3", "1"), ("1e-1", "0.1"), ("-,5", "-0.5")],
+)
+def test_no_fragment_of_a_number_is_taken(tab, typed, taken):
+    """Key by key: what has begun as a number and is none in the end leaves what was before."""
+    page = tab(reduced_motion="reduce")
+    one = page.locator(".stn-explorable").first
+    one.get_by_role("button", name="Identity").click()
+    field = one.get_by_role("spinbutton", name="θ, row 1, column 1, as a number")
+    slider = one.get_by_role("slider", name="θ, row 1, column 1", exact=True)
+    said = one.locator(".cell .range").first
+    field.focus()
+    page.keyboard.type(typed)
+    wrong = taken == "1"
+    expect(field).to_have_attribute("aria-invalid", str(wrong).lower())
+    expect(said).to_have_text("From −1000 to 1000" if wrong else "")
+    painted(one)
+    assert float(slider.input_value()) == float(taken)
+    field.press("Tab")
+    expect(field).to_have_value(taken)
+    expect(said).to_have_text("")
+
+
+def test_number_entry_steps_by_arrow_keys(tab):
+    one = tab(reduced_motion="reduce").locator(".stn-explorable").first
+    field = one.get_by_role("spinbutton", name="θ, row 1, column 3, as a number")
+    one.get_by_role("button", name="Identity").click()
+    for key in ("ArrowUp", "ArrowUp", "ArrowDown", "PageUp"):
+        field.press(key)
+    expect(field).to_have_value("0.55")
+    expect(field).to_have_attribute("aria-valuenow", "0.55")
+
+
+def test_a_very_small_picture_is_told_as_one(tab):
+    one = tab(reduced_motion="reduce").locator(".stn-explorable").first
+    one.get_by_role("button", name="Identity").click()
+    one.get_by_role("spinbutton", name="θ, row 1, column 1, as a number").fill("1000")
+    expect(one.locator(".words")).to_have_text("The picture is made less than 0.01 times as wide.")
+    expect(one.locator(".facts")).to_contain_text("less than 0.01 times as large")
+
+
+# --- The picture and what moves it ---
+
+
+@pytest.mark.parametrize("size", [(390, 844), (844, 390)], ids=["upright", "lying"])
+@pytest.mark.parametrize("page", ["welcome", "few", "maps", "drags", "networks"])
+def test_on_a_phone_the_picture_is_seen_from_its_sliders(tab, page, size):
+    """Wherever the page has been scrolled to, so that the last slider stands low in the window."""
+    width, height = size
+    phone = {"viewport": {"width": width, "height": height}, "has_touch": True, "is_mobile": True}
+    opened = tab(page, **phone)
+    checked = 0
+    for k in range(2):
+        one = opened.locator(".stn-explorable").nth(k)
+        picture = one.locator(".stage, .trio, .looking, .reading").first
+        control = one.locator(".fields, .matrix, .bar").locator("input[type=range], button").last
+        if not picture.count():
+            continue
+        control.evaluate(
+            "(one, low) => scrollBy(0, one.getBoundingClientRect().bottom - low)", height - 20
+        )
+        opened.wait_for_timeout(100)
+        if control.bounding_box()["y"] < 50:
+            continue
+        box, canvas = (
+            picture.bounding_box(),
+            picture.locator("canvas").locator("visible=true").first.bounding_box(),
+        )
+        assert box["y"] >= 40
+        assert canvas["y"] + min(canvas["height"], 150) <= height
+        checked += 1
+    assert checked
+
+
+@pytest.mark.parametrize(
+    ("kind", "preset"), [("corners", "Horizon"), ("spline", "Fold"), ("spline", "Twist")]
+)
+def test_sliders_stay_where_they_are(shown, kind, preset):
+    one = shown(kind, reduced_motion="reduce", viewport={"width": 390, "height": 844})
+    slider = one.locator("input[type=range]").last
+    before = slider.bounding_box()["y"]
+    one.get_by_role("button", name=preset).evaluate("one => one.click()")
+    painted(one)
+    assert slider.bounding_box()["y"] == before
+
+
+@pytest.mark.parametrize(("kind", "start"), [("corners", 1), ("spline", 6)])
+def test_reset_chooses_the_first_point_again(shown, kind, start):
+    one = shown(kind, reduced_motion="reduce")
+    assert chosen(one)[0] == start
+    one.get_by_role("spinbutton", name=re.compile("^(Corner|Point), as")).fill("3")
+    painted(one)
+    one.get_by_role("button", name="Reset").click()
+    assert chosen(one)[0] == start
+
+
+def test_two_fingers_turn_the_digit_wherever_they_land(tab):
+    """One of them in its middle, where the handle for keys stands."""
+    page = tab("networks", has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844})
+    one = page.locator(".stn-explorable").nth(1)
+    middle = one.get_by_role("slider", name="Place of the digit")
+    middle.scroll_into_view_if_needed()
+    turn = one.get_by_role("spinbutton", name="Turn in degrees, counter-clockwise, as a number")
+    before = float(turn.input_value())
+    x, y = centre(middle)
+    touch = page.context.new_cdp_session(page)
+    ways = [[(0, 0), (60, 0)], [(0, 0), (55, -25)], [(0, 0), (42, -42)]]
+    for step, points in enumerate([*ways, []]):
+        kind = "End" if not points else "Move" if step else "Start"
+        at = [{"x": x + dx, "y": y + dy, "id": k} for k, (dx, dy) in enumerate(points)]
+        touch.send("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": at})
+    painted(one)
+    assert float(turn.input_value()) - before == pytest.approx(45, abs=3)
+
+
+# --- Forced colours ---
+
+
+def test_nothing_vanishes_where_the_system_sets_the_colours(tab):
+    page = tab("networks", forced_colors="active", reduced_motion="reduce")
+    one = page.locator(".stn-explorable").first
+    pressed, other = (
+        one.locator(f".chip[aria-pressed={state}]").first.evaluate(
+            "one => getComputedStyle(one).backgroundColor"
+        )
+        for state in ("true", "false")
+    )
+    assert pressed != other
+    bar = one.locator(".odds.best i").first
+    colours = bar.evaluate(
+        "one => [one, one.parentNode].map(it => getComputedStyle(it).backgroundColor)"
+    )
+    assert colours[0] != colours[1]
+    assert bar.evaluate("one => parseFloat(getComputedStyle(one.parentNode).borderTopWidth)") >= 1
+    maps = tab("maps", forced_colors="active").locator(".stn-explorable").first
+    for kind in ("hole", "clash"):
+        style = maps.locator(f".{kind}").first.evaluate(
+            "one => [getComputedStyle(one).backgroundColor, getComputedStyle(one).backgroundImage]"
+        )
+        assert style != ["rgba(0, 0, 0, 0)", "none"]
+        assert (
+            maps.locator(f".{kind}").first.evaluate(
+                "one => getComputedStyle(one).forcedColorAdjust"
+            )
+            == "none"
+        )
+    # A slider's track is seen at its far end, where no thumb is.
+    slider = maps.locator("input[type=range]").first
+    slider.scroll_into_view_if_needed()
+    with Image.open(io.BytesIO(slider.screenshot())) as picture:
+        column = [
+            picture.convert("L").getpixel((picture.width - 12, y)) for y in range(picture.height)
+        ]
+    assert max(column) - min(column) > 100

@@ -103,9 +103,6 @@ def lines(path):
 
 # Chapters that still have wider lines. Who mends one takes it from here.
 WIDE = {
-    "07_the_spatial_transformer",
-    "08_where_it_goes_and_how_it_fails",
-    "09_beyond_affine",
     "10_training_on_the_gpu",
     "11_the_papers_table",
 }

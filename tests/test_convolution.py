@@ -6,9 +6,8 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from stn_tutorial import convolution
-from stn_tutorial.convolution import Conv2d
-from stn_tutorial.models import build
+from stn_tutorial.models import build, convolution
+from stn_tutorial.models.convolution import Conv2d
 
 CASES = [  # channels, filters, kernel, batch, height, width
     (1, 16, 9, 4, 28, 28),

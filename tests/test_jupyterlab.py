@@ -120,7 +120,7 @@ def run(page, number):
 
 
 def fields(explorable):
-    values = explorable.locator("input[type=number]").evaluate_all(
+    values = explorable.locator("input[role=spinbutton]").evaluate_all(
         "all => all.map(one => one.value)"
     )
     return [float(value) for value in values]

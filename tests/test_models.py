@@ -56,11 +56,13 @@ def test_models_of_one_canvas_have_about_the_same_size(side):
 @pytest.mark.parametrize("name", MODELS)
 def test_width_is_the_nearest(name, side):
     """The nearest multiple of 8; or, if none is within 4 %, the nearest of all."""
-    kind, transform = models._parts(name, side)
+    kind, transform = models.digits._parts(name, side)
     pooled = side // (2 if side >= 42 else 1)
-    fixed = count_parameters(models._transformer(kind, transform, side)) if transform else 0
+    fixed = count_parameters(models.digits._transformer(kind, transform, side)) if transform else 0
     off = {
-        width: abs(count_parameters(models.CLASSIFIERS[kind](pooled, width)) + fixed - 400_000)
+        width: abs(
+            count_parameters(models.digits.CLASSIFIERS[kind](pooled, width)) + fixed - 400_000
+        )
         for width in range(80, 456)
         if abs(width - models.width(name, (side, side))) <= 8
     }
@@ -126,7 +128,7 @@ def test_pooling_before_the_relu_is_the_same(name, batch_norm, monkeypatch):
     found = []
     for swapped in (True, False):
         if not swapped:
-            monkeypatch.setattr(models, "_pooled_first", lambda layers: layers)
+            monkeypatch.setattr(models.digits, "_pooled_first", lambda layers: layers)
         torch.manual_seed(0)
         model = build(name, batch_norm=batch_norm)
         first = next(kind for kind in kinds(model.classifier) if kind in ("ReLU", "MaxPool2d"))

@@ -2,10 +2,10 @@
 
 Each is an `anywidget` in a module of its own, beside its front end, an ES module of the same name;
 what they share is in `base`, `pictures`, `stills` and `words`, and in `ui.js`, `maths.js`,
-`warps.js` and `dragging.js`. `bundle` joins an explorable's files into one when it is imported.
-Shown by a notebook's cell it leaves two things in the cell's output: the live widget, and HTML that
-stands for it where no kernel runs. The book's Sphinx extension brings that HTML to life; GitHub,
-and a browser without JavaScript, show the picture in it.
+`warps.js`, `dragging.js` and `nets.js`. `bundle` joins an explorable's files into one when it is
+imported. Shown by a notebook's cell it leaves two things in the cell's output: the live widget, and
+HTML that stands for it where no kernel runs. The book's Sphinx extension brings that HTML to life;
+GitHub, and a browser without JavaScript, show the picture in it.
 
 Pictures are kept and shown as 8-bit values; the front end computes in double precision.
 """
@@ -14,6 +14,7 @@ from stn_tutorial.explorables.base import Explorable
 from stn_tutorial.explorables.bilinear import BilinearExplorer
 from stn_tutorial.explorables.corners import CornersExplorer
 from stn_tutorial.explorables.descent import DescentExplorer
+from stn_tutorial.explorables.localise import LocaliseExplorer
 from stn_tutorial.explorables.mapping import MappingExplorer
 from stn_tutorial.explorables.network import NetworkExplorer
 from stn_tutorial.explorables.pooling import PoolingExplorer
@@ -27,6 +28,7 @@ __all__ = [
     "BilinearExplorer",
     "CornersExplorer",
     "DescentExplorer",
+    "LocaliseExplorer",
     "MappingExplorer",
     "NetworkExplorer",
     "PoolingExplorer",
@@ -47,6 +49,7 @@ EXPLORABLES: dict[str, type[Explorable]] = {
         CornersExplorer,
         SplineExplorer,
         NetworkExplorer,
+        LocaliseExplorer,
         Question,
     )
 }

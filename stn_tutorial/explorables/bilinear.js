@@ -1,7 +1,8 @@
 // The bilinear explorable: a point among few pixels, its weights, its value and the two slopes.
 
 import { axisTaps, sampleAt, slopesAt } from "./maths.js";
-import { dot, explorable, field, follow, frame, frames, h, handle, label, number } from "./ui.js";
+import { field } from "./fields.js";
+import { dot, explorable, follow, frame, frames, h, handle, label, number } from "./ui.js";
 import { options, palette, plane, save, stroke } from "./ui.js";
 
 const MODES = { nearest: "Nearest", bilinear: "Bilinear", bicubic: "Bicubic" };

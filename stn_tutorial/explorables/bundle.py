@@ -76,9 +76,33 @@ def join(sources: dict[str, str], *entries: str) -> tuple[str, list[str]]:
 
 
 def squeeze_css(text: str) -> str:
-    """Take the comments and the indentation out of a style sheet."""
+    """Take the comments, and the blanks that mean nothing, out of a style sheet."""
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+    text = " ".join(text.split())
+    # No blank means anything beside these; before a colon it does, in a selector.
+    return re.sub(r" ?([{};,]) ?|(?<=:) ", r"\1", text)
+
+
+def shake_css(css: str, code: str) -> str:
+    """Leave out the rules for classes that the code never names; blocks such as `@media` stay.
+
+    Args:
+        css: a squeezed style sheet.
+        code: the joined modules that build what it is for.
+    """
+    names = set(re.findall(r"[\w-]+", code))
+    kept, depth, start = [], 0, 0
+    for match in re.finditer(r"[{}]", css):
+        depth += 1 if match[0] == "{" else -1
+        if depth:
+            continue
+        rule, start = css[start : match.end()], match.end()
+        selectors = rule.partition("{")[0]
+        classes = set(re.findall(r"\.([a-z][\w-]*)", selectors))
+        # Of several selectors one may do: only a rule none of whose classes is named is left out.
+        if selectors.startswith("@") or not classes or classes & names:
+            kept.append(rule)
+    return "".join(kept)
 
 
 def shake(code: str, exports: list[str], roots: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -126,6 +150,8 @@ def bundle(*kinds: str, whole: bool = False) -> str:
     # A page carries this text: without indentation it is a good deal lighter.
     code = "\n".join(line.strip() for line in code.splitlines())
     css = squeeze_css((FOLDER / "explorable.css").read_text(encoding="utf-8"))
+    if not whole:
+        css = shake_css(css, code)
     return "\n".join(
         [
             f"const CSS = {json.dumps(css)};",

@@ -1,4 +1,4 @@
-"""The two trained networks that the network explorable runs in the page (chapter 7).
+"""The two trained networks that two explorables run in the page (chapter 7).
 
 Both read a digit that stands somewhere in a frame of 42×42 pixels, turned and scaled. One is a
 plain convolutional network; the other straightens the digit with a spatial transformer and reads
@@ -7,7 +7,9 @@ and the front end's are both made from it. `tools/train_network.py` trains them.
 """
 
 import base64
+import copy
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from stn_tutorial.affine import compose, rotation, scaling, translation
+from stn_tutorial.explorables.pictures import data_uri
+from stn_tutorial.grids import affine_grid
+from stn_tutorial.sampling import sample
 from stn_tutorial.transformer import Similarity, SpatialTransformer
 
 FRAME = 42
@@ -100,7 +106,9 @@ def parameters(nets: dict[str, nn.Sequential]) -> list[nn.Parameter]:
 @cache
 def trained() -> dict[str, nn.Sequential]:
     """Both networks with the weights that the package ships, in float32, for evaluation."""
-    nets = networks()
+    # Whoever shows an explorable keeps their random numbers: all that are drawn here give way.
+    with torch.random.fork_rng(devices=[]):
+        nets = networks()
     numbers = torch.from_numpy(np.fromfile(WEIGHTS, "<f2").astype(np.float32))
     wanted = parameters(nets)
     counts = [p.numel() for p in wanted]
@@ -113,11 +121,25 @@ def trained() -> dict[str, nn.Sequential]:
 
 
 @cache
-def sent() -> dict[str, Any]:
-    """What the front end needs: the layers, the weights in base64, and what was measured."""
+def reader() -> nn.Sequential:
+    """The chain that reads what the transformer gives, (N, 1, 28, 28), in float64."""
+    return copy.deepcopy(chains(trained())["read"]).double()
+
+
+@cache
+def sent(*names: str) -> dict[str, Any]:
+    """What the front end needs: the layers, the weights in base64, and what was measured.
+
+    Args:
+        *names: the chains that it needs; all when left out.
+    """
+    every = chains(trained())
+    names = names or tuple(CHAINS)
+    # They came from float16, so that nothing is lost on the way back.
+    parts = [p.numpy().astype("<f2") for name in names for p in every[name].parameters()]
     return {
-        "chains": CHAINS,
-        "weights": base64.b64encode(WEIGHTS.read_bytes()).decode(),
+        "chains": {name: CHAINS[name] for name in names},
+        "weights": base64.b64encode(b"".join(part.tobytes() for part in parts)).decode(),
         "figures": json.loads(FIGURES.read_text(encoding="utf-8")),
     }
 
@@ -129,6 +151,38 @@ def digits() -> dict[str, Image.Image]:
         strip = opened.convert("L")
     side = strip.height
     return {name: strip.crop((k * side, 0, (k + 1) * side, side)) for k, name in enumerate(DIGITS)}
+
+
+@cache
+def page_pictures() -> dict[str, dict[str, str]]:
+    """The digits as a page is given them: name → label and data URI."""
+    return {
+        name: {"label": f"Handwritten {name}", "src": data_uri(image)}
+        for name, image in digits().items()
+    }
+
+
+def placed(name: str, pose: Sequence[float]) -> Tensor:
+    """A digit in its frame: shape (1, 1, 42, 42), float64 in [0, 1].
+
+    Args:
+        name: one of `DIGITS`.
+        pose: (degrees, size, right, down): turned counter-clockwise, so many times as large (at 1
+            its pixels are the frame's), and moved, in normalised units of the frame.
+    """
+    image = torch.from_numpy(np.array(digits()[name]))[None, None].double() / 255
+    theta = compose(scaling(image.shape[3] / FRAME, dtype=torch.float64), posed(pose))
+    return sample(image, affine_grid(theta, (FRAME, FRAME)))
+
+
+def posed(pose: Sequence[float]) -> Tensor:
+    """θ of a pose, as `placed` has it: from the frame to what was drawn, (1, 2, 3), float64."""
+    degrees, size, right, down = pose
+    return compose(
+        scaling(size, dtype=torch.float64),
+        rotation(degrees, dtype=torch.float64),
+        translation(right, down, dtype=torch.float64),
+    )
 
 
 def run(U: Tensor) -> dict[str, Tensor]:

@@ -2,7 +2,8 @@
 // with the part marked where the map is not one to one, the fields of the chosen point.
 
 import { controlPoints, regularGrid, warpGridInto } from "./warps.js";
-import { dot, drawPicture, field, fitting, follow, frame, frames, glide, h } from "./ui.js";
+import { field } from "./fields.js";
+import { dot, drawPicture, fitting, follow, frame, frames, glide, h } from "./ui.js";
 import { handle, link, loadPictures, number, palette, pictureChoice } from "./ui.js";
 import { plane, save } from "./ui.js";
 import { ownPicture } from "./own.js";
@@ -250,8 +251,10 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
       glidePoints.stop();
       const { [kit.key]: start, ...others } = first;
       save(model, others);
+      choose(Math.min(kit.chosen, grips.length - 1));
       if (start.length === points.length) goTo(start);
       else edit(start);
+      draw();
     },
   }, "Reset");
   const words = h("p", { class: "words" });
@@ -302,9 +305,11 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
     draw();
   });
   for (const self of [input, result]) self.onresize = draw;
-  root.append(stage, h("div", { class: "told" }, words, aside),
+  root.append(stage,
     h("div", { class: "fields three" }, which.element, alongX.element, alongY.element),
     ...kit.parts(edit),
+    // Below the sliders: words that take another line must not move them under the reader's hand.
+    h("div", { class: "told" }, words, aside),
     h("div", { class: "bar" },
       h("div", { class: "chips", role: "group", "aria-label": "Presets" }, ...chips),
       ...kit.choices, choice.element, ownPicture(model, root, announce), reset));

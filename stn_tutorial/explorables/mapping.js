@@ -2,8 +2,9 @@
 
 import { compose, correctAspect, decompose, describe, identity, rotation } from "./maths.js";
 import { scaling, shear, splat, translation, warp } from "./maths.js";
-import { dot, drawPicture, explorable, field, follow, frame, frames, glide, h } from "./ui.js";
-import { loadPictures, matrix, options, palette, pictureChoice, plane, save } from "./ui.js";
+import { field, matrix } from "./fields.js";
+import { dot, drawPicture, explorable, follow, frame, frames, glide, h } from "./ui.js";
+import { loadPictures, options, palette, pictureChoice, plane, save } from "./ui.js";
 import { ownPicture } from "./own.js";
 
 const CHANGES = {

@@ -152,7 +152,7 @@ export function fixed(value, places = 2) {
 }
 
 function times(factor) {
-  const words = { 2: "twice", 0.5: "half", 0.33: "a third", 0.25: "a quarter" };
+  const words = { 0: "less than 0.01 times", 2: "twice", 0.5: "half", 0.33: "a third", 0.25: "a quarter" };
   return words[factor] ?? `${factor} times`;
 }
 

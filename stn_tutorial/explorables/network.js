@@ -1,162 +1,12 @@
 // The network explorable: a digit is turned, moved, scaled or drawn, and two trained networks read
-// it, one of them through a spatial transformer. Both run here; `stn_tutorial._network` has them.
+// it, one of them through a spatial transformer. Both run here; `nets.js` has them.
 
-import { centres, compose, describe, invert, ownPixels } from "./maths.js";
-import { rotation, scaling, transformPoint, translation } from "./maths.js";
-import { drawPicture, explorable, field, follow, frame, frames, h, handle } from "./ui.js";
-import { loadPictures, number, options, palette, pictureChoice, plane, save, stroke } from "./ui.js";
-
-const FRAME = 42; // pixels a side: what the networks read
-const SEEN = 28; // what the transformer gives
-
-// --- The networks: a picture is {width, height, channels, data}, here with channels first ---
-
-// float16 in base64, little-endian, as numbers.
-export function decodeHalf(text) {
-  const bytes = Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
-  return Float32Array.from({ length: bytes.length / 2 }, (_, k) => {
-    const bits = bytes[2 * k] | (bytes[2 * k + 1] << 8);
-    const [exponent, part] = [(bits >> 10) & 31, bits & 1023];
-    const size = exponent ? 2 ** (exponent - 25) * (1024 + part) : 2 ** -24 * part;
-    return bits >> 15 ? -size : size;
-  });
-}
-
-// Cuts the weights into layers: {name: [{kind, …, weight, bias}]}.
-export function unpack({ chains, weights }) {
-  const numbers = decodeHalf(weights);
-  let start = 0;
-  const take = (count) => numbers.subarray(start, (start += count));
-  return Object.fromEntries(Object.entries(chains).map(([name, layers]) => [name,
-    layers.map(([kind, ...sizes]) => {
-      if (kind === "max" || kind === "mean") return { kind, side: sizes[0] };
-      const [inputs, outputs, side = 1] = sizes;
-      return {
-        kind, inputs, outputs, side,
-        weight: take(outputs * inputs * side * side), bias: take(outputs),
-      };
-    }),
-  ]));
-}
-
-function pooled({ width, height, channels, data }, { kind, side }) {
-  const [wide, high] = [Math.floor(width / side), Math.floor(height / side)];
-  const result = new Float32Array(channels * wide * high);
-  let place = 0;
-  for (let c = 0; c < channels; c++) {
-    for (let i = 0; i < high; i++) {
-      for (let j = 0; j < wide; j++) {
-        let [most, sum] = [-Infinity, 0];
-        for (let r = 0; r < side; r++) {
-          const row = (c * height + i * side + r) * width + j * side;
-          for (let k = row; k < row + side; k++) {
-            most = Math.max(most, data[k]);
-            sum += data[k];
-          }
-        }
-        result[place++] = kind === "max" ? most : sum / side / side;
-      }
-    }
-  }
-  return { width: wide, height: high, channels, data: result };
-}
-
-// For each input and output channel one sweep over the rows, so that neighbours in the loop are
-// neighbours in memory. A 3×3 kernel's nine weights stay at hand meanwhile: a third of the time.
-function convolved({ width, height, data }, { inputs, outputs, side, weight, bias }) {
-  const [wide, high] = [width - side + 1, height - side + 1];
-  const result = new Float32Array(outputs * wide * high);
-  for (let o = 0, w = 0; o < outputs; o++) {
-    const from = o * wide * high;
-    result.fill(bias[o], from, from + wide * high);
-    for (let c = 0; c < inputs; c++, w += side * side) {
-      if (side === 3) {
-        const [k0, k1, k2, k3, k4, k5, k6, k7, k8] = weight.subarray(w, w + 9);
-        for (let i = 0; i < high; i++) {
-          const write = from + i * wide;
-          let top = (c * height + i) * width;
-          for (let j = 0; j < wide; j++, top++) {
-            const middle = top + width;
-            const low = middle + width;
-            result[write + j] += k0 * data[top] + k1 * data[top + 1] + k2 * data[top + 2]
-              + k3 * data[middle] + k4 * data[middle + 1] + k5 * data[middle + 2]
-              + k6 * data[low] + k7 * data[low + 1] + k8 * data[low + 2];
-          }
-        }
-        continue;
-      }
-      for (let tap = 0; tap < side * side; tap++) {
-        const factor = weight[w + tap];
-        const start = c * height * width + Math.floor(tap / side) * width + (tap % side);
-        for (let i = 0; i < high; i++) {
-          for (let j = 0, at = start + i * width; j < wide; j++, at++) {
-            result[from + i * wide + j] += factor * data[at];
-          }
-        }
-      }
-    }
-  }
-  return { width: wide, height: high, channels: outputs, data: result };
-}
-
-function dense(data, { inputs, outputs, weight, bias }) {
-  return Float32Array.from({ length: outputs }, (_, o) => {
-    let sum = bias[o];
-    for (let k = 0; k < inputs; k++) sum += weight[o * inputs + k] * data[k];
-    return sum;
-  });
-}
-
-// A chain's numbers for one picture; a ReLU after each layer with weights but the last.
-export function forward(layers, picture) {
-  let now = picture;
-  layers.forEach((layer, k) => {
-    if (layer.kind === "conv") now = convolved(now, layer);
-    else if (layer.kind === "dense") now = { data: dense(now.data, layer) };
-    else now = pooled(now, layer);
-    if (layer.weight && k < layers.length - 1) {
-      for (let i = 0; i < now.data.length; i++) now.data[i] = Math.max(now.data[i], 0);
-    }
-  });
-  return now.data;
-}
-
-export function softmax(scores) {
-  const most = Math.max(...scores);
-  const powers = Array.from(scores, (score) => Math.exp(score - most));
-  const sum = powers.reduce((a, b) => a + b);
-  return powers.map((power) => power / sum);
-}
-
-// `warp` of one channel, for the speed of a frame: the same formula, nothing read outside.
-export function seenThrough({ width, height, data }, theta, side) {
-  const result = new Float32Array(side * side);
-  const [places, ownX, ownY] = [centres(side), ownPixels(width, side), ownPixels(height, side)];
-  const [[a, b, tx], [c, d, ty]] = theta;
-  for (let i = 0, place = 0; i < side; i++) {
-    for (let j = 0; j < side; j++, place++) {
-      const [x, y] = [places[j], places[i]];
-      const px = ownX[j] + ((a * x + b * y + tx - x) * width) / 2;
-      const py = ownY[i] + ((c * x + d * y + ty - y) * height) / 2;
-      if (!(px > -1 && px < width && py > -1 && py < height)) continue;
-      const [left, top] = [Math.floor(px), Math.floor(py)];
-      const [fx, fy] = [px - left, py - top];
-      const start = top * width + left;
-      const [inLeft, inRight] = [left >= 0, left + 1 < width];
-      let sum = 0;
-      if (top >= 0) {
-        if (inLeft) sum += (1 - fx) * (1 - fy) * data[start];
-        if (inRight) sum += fx * (1 - fy) * data[start + 1];
-      }
-      if (top + 1 < height) {
-        if (inLeft) sum += (1 - fx) * fy * data[start + width];
-        if (inRight) sum += fx * fy * data[start + width + 1];
-      }
-      result[place] = sum;
-    }
-  }
-  return result;
-}
+import { describe, invert, transformPoint } from "./maths.js";
+import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, percent, placed } from "./nets.js";
+import { posed, seenThrough, softmax, unpack } from "./nets.js";
+import { field } from "./fields.js";
+import { drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
+import { loadPictures, number, options, palette, pictureChoice, plane, save } from "./ui.js";
 
 // What both networks make of a frame, values in [0, 1]: θ, V and the classes' probabilities.
 export function readBoth(nets, U) {
@@ -172,16 +22,7 @@ export function readBoth(nets, U) {
   };
 }
 
-// --- The frame ---
-
-// Turned by degrees, made `size` times as large, moved by (x, y): θ, from frame to what was drawn.
-export const posed = ([degrees, size, x, y]) =>
-  compose(compose(scaling(size), rotation(degrees)), translation(x, y));
-
-// A picture of 28×28 bytes in the frame: at size 1 its pixels are the frame's.
-export const placed = (picture, pose) =>
-  seenThrough(picture, compose(scaling(picture.width / FRAME), posed(pose)), FRAME)
-    .map((value) => value / 255);
+// --- Drawing ---
 
 // Strokes of a round pen, so many pixels wide at size 1, whose edge is one pixel soft.
 export function inked(strokes, pen, pose) {
@@ -229,60 +70,21 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
 
   // --- The pictures ---
 
-  const shown = (side) => {
-    const canvas = h("canvas", { width: side, height: side });
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(side, side);
-    return (values) => {
-      values.forEach((value, k) => image.data.set([255 * value, 255 * value, 255 * value, 255], 4 * k));
-      context.putImageData(image, 0, 0);
-      return canvas;
-    };
-  };
-  const [frameOf, seenOf] = [shown(FRAME), shown(SEEN)];
+  const [frameOf, seenOf] = [greyCanvas(FRAME), greyCanvas(SEEN)];
   const input = plane("Input U", paintInput, { x: 0, y: 0, reach: 1.1 });
   const output = plane("What the transformer sees, V", (context, self) =>
     now && frame(context, colours.output, drawPicture(context, self, seenOf(now.V), 1, 1)),
   { x: 0, y: 0, reach: 1.06 });
-  const steps = [-0.5, 0, 0.5];
 
   function paintInput(context, self) {
     if (!now) return;
     frame(context, colours.input, drawPicture(context, self, frameOf(now.U), 1, 1));
     if (now.blank) return;
-    const line = (...points) => points.map((point) => self.place(...transformPoint(now.theta, point)));
-    for (const k of steps) {
-      stroke(context, colours, colours.grid, 1.25, line([k, -1], [k, 1]));
-      stroke(context, colours, colours.grid, 1.25, line([-1, k], [1, k]));
-    }
-    stroke(context, colours, colours.grid, 2.5, line([-1, -1], [1, -1], [1, 1], [-1, 1]), true);
-    // V's upper edge, so that a turn is told from its opposite.
-    stroke(context, colours, colours.output, 3.5, line([-1, -1], [1, -1]));
+    drawWindow(context, self, colours, now.theta);
   }
 
   const six = [0, 1, 2, 3, 4, 5].map(() => h("span"));
   const theta = h("div", { class: "six", role: "img" }, ...six);
-  const odds = (kind, name) => {
-    const rows = [...Array(10).keys()].map((digit) => {
-      const [bar, share] = [h("i"), h("span")];
-      const element = h("div", { class: "odds" }, h("b", {}, String(digit)), h("div", {}, bar), share);
-      return { element, bar, share };
-    });
-    const element = h("div", { role: "img" }, ...rows.map((row) => row.element));
-    const update = (values) => {
-      const best = values && values.indexOf(Math.max(...values));
-      rows.forEach((row, k) => {
-        const value = values ? values[k] : 0;
-        row.bar.style.width = `${100 * value}%`;
-        row.share.textContent = value >= 0.005 ? percent(value) : "";
-        row.element.classList.toggle("best", k === best);
-      });
-      element.setAttribute("aria-label", values ? `${name}: ${values
-        .map((value, k) => [value, k]).filter(([value]) => value >= 0.005)
-        .sort(([a], [b]) => b - a).map(([value, k]) => `${k} ${percent(value)}`).join(", ")}.` : name);
-    };
-    return { panel: h("figure", { class: kind }, h("figcaption", {}, h("b", {}, name)), element), update };
-  };
   const withIt = odds("output", "With the transformer");
   const without = odds("input", "Without");
   const caption = h("figcaption", {}, h("b", {}, "Input U"));
@@ -297,7 +99,6 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
 
   const words = h("p", { class: "words" });
   const facts = h("p", { class: "facts" });
-  const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
   function sentence() {
     if (now.blank) return drawing ? "Draw a digit in the frame." : "There is nothing in the frame.";
@@ -351,7 +152,8 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
   });
   const place = handle(input, {
     name: "Place of the digit", help: "Arrow keys move it by a pixel, with Shift by ten.",
-    kind: "start",
+    // For keys: a finger on it is one on the paper, and may be one of two.
+    kind: "start keys",
     moved: (x, y) => pose(state.pose[0], state.pose[1], x, y),
     nudged: (dx, dy) => pose(state.pose[0], state.pose[1],
       state.pose[2] + (2 * dx) / FRAME, state.pose[3] + (2 * dy) / FRAME),

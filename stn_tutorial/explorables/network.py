@@ -6,17 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 import traitlets
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from stn_tutorial.affine import compose, invert, rotation, scaling, transform_points, translation
+from stn_tutorial.affine import invert, transform_points
 from stn_tutorial.explorables import digit_nets
 from stn_tutorial.explorables.base import Explorable, as_array
 from stn_tutorial.explorables.bundle import bundle
-from stn_tutorial.explorables.pictures import data_uri
-from stn_tutorial.explorables.stills import still_panels
-from stn_tutorial.grids import affine_grid
-from stn_tutorial.sampling import sample
-from stn_tutorial.viz import GRID, INPUT, OUTPUT
+from stn_tutorial.explorables.stills import still_window
 
 
 def _pose(value: Any) -> list[float]:
@@ -111,10 +107,7 @@ class NetworkExplorer(Explorable):
     @classmethod
     def page_pictures(cls) -> dict[str, dict[str, str]]:
         """The digits to choose from: name → label and data URI."""
-        return {
-            name: {"label": f"Handwritten {name}", "src": data_uri(image)}
-            for name, image in digit_nets.digits().items()
-        }
+        return digit_nets.page_pictures()
 
     @classmethod
     def page_state(cls) -> dict[str, Any]:
@@ -133,18 +126,10 @@ class NetworkExplorer(Explorable):
     @property
     def frame(self) -> torch.Tensor:
         """What the networks read, U: shape (1, 1, 42, 42), float64 in [0, 1]."""
-        degrees, size, right, down = self.pose
-        posed = compose(
-            scaling(size, dtype=torch.float64),
-            rotation(degrees, dtype=torch.float64),
-            translation(right, down, dtype=torch.float64),
-        )
-        side = digit_nets.FRAME
         if self._picture == "drawing":
-            return _inked(self.strokes, posed, self.pen * size / 2, side)
-        image = torch.from_numpy(np.array(digit_nets.digits()[self._picture]))[None, None] / 255
-        theta = compose(scaling(image.shape[3] / side, dtype=torch.float64), posed)
-        return sample(image.double(), affine_grid(theta, (side, side)))
+            radius = self.pen * self.pose[1] / 2
+            return _inked(self.strokes, digit_nets.posed(self.pose), radius, digit_nets.FRAME)
+        return digit_nets.placed(self._picture, self.pose)
 
     @property
     def result(self) -> dict[str, torch.Tensor]:
@@ -173,18 +158,7 @@ class NetworkExplorer(Explorable):
             f"right, what it reads. The network with the transformer reads {said('look')}, "
             f"the one without {said('plain')}."
         )
-        theta = result["theta"].double()
-        panels = [255 * one.double().expand(-1, 3, -1, -1) for one in (U, result["V"])]
-        still = still_panels(panels, [INPUT, OUTPUT])
-        draw = ImageDraw.Draw(still)
-        unit = (192 // digit_nets.FRAME) * digit_nets.FRAME / 2
-        corners = torch.tensor(
-            [[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]], dtype=torch.float64
-        )
-        places = transform_points(theta, corners)[0].numpy() * unit + 12 + unit
-        draw.line(places.ravel().tolist(), fill=GRID, width=4)
-        draw.line(places[:2].ravel().tolist(), fill=OUTPUT, width=4)
-        return still, text
+        return still_window(U, result["V"], result["theta"]), text
 
 
 def _inked(

@@ -69,7 +69,7 @@ explorable("pooling", ({ model, root, announce }) => {
   };
   const row = (kind, said, ...cells) => h("div", { class: `row ${kind}`, role: "group", "aria-label": said },
     h("span", { class: "side", "aria-hidden": "true" }, said.split(": ").at(-1)), ...cells);
-  const head = (text) => h("h4", {}, text);
+  const head = (text) => h("p", { class: "heading" }, text);
 
   let bits = [];
   function build() {

@@ -1,7 +1,8 @@
 // A question in the page: a number, a choice or a θ to set. `Question.check` judges as `judge` does.
 
 import { identity, warpInto } from "./maths.js";
-import { drawPicture, explorable, frame, frames, h, matrix, palette, plane, save } from "./ui.js";
+import { matrix } from "./fields.js";
+import { drawPicture, explorable, frame, frames, h, palette, plane, save } from "./ui.js";
 
 // "−0,5", ".5" and "1/2" are numbers; whatever is not is null.
 export function readNumber(text) {

@@ -219,7 +219,7 @@ class Question(Explorable):
         state = json.dumps({"kind": self.kind, **self._state()}, ensure_ascii=False)
         choices = "".join(f"<li>{_marked_up(c['text'])}</li>" for c in one.get("choices", ()))
         return (
-            f'<div class="stn-explorable" data-stn-widget="{html.escape(state)}">'
+            f'<div class="stn-explorable stn-question" data-stn-widget="{html.escape(state)}">'
             f"<p><strong>Question.</strong> {_marked_up(one['ask'])}</p>"
             + (f"<ul>{choices}</ul>" if choices else "")
             + f"<details><summary>Answer</summary><p>{self._solution()}</p></details></div>"

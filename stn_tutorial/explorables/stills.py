@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from stn_tutorial.affine import transform_points
 from stn_tutorial.sampling import sample
-from stn_tutorial.viz import ERROR, INPUT, OUTPUT, THETA
+from stn_tutorial.viz import ERROR, GRID, INPUT, OUTPUT, THETA
 
 RIM: list[list[float]] = [[-1, -1], [1, -1], [1, 1], [-1, 1]]
 
@@ -96,6 +97,25 @@ def still_panels(panels: Sequence[torch.Tensor], colours: Sequence[str]) -> Imag
         )
         left += image.width + 24
     return canvas
+
+
+def still_window(U: torch.Tensor, V: torch.Tensor, theta: torch.Tensor) -> Image.Image:
+    """Draw a frame with the square that θ reads, its upper edge as V's, and V beside it.
+
+    Args:
+        U: the frame, square and grey, values in [0, 1].
+        V: what is read of it, likewise.
+        theta: from V to U, (1, 2, 3).
+    """
+    panels = [255 * one.double().expand(-1, 3, -1, -1) for one in (U, V)]
+    still = still_panels(panels, [INPUT, OUTPUT])
+    draw = ImageDraw.Draw(still)
+    unit = (192 // U.shape[3]) * U.shape[3] / 2
+    corners = torch.tensor([*RIM, RIM[0]], dtype=torch.float64)
+    places = transform_points(theta.double(), corners)[0].numpy() * unit + 12 + unit
+    draw.line(places.ravel().tolist(), fill=GRID, width=4)
+    draw.line(places[:2].ravel().tolist(), fill=OUTPUT, width=4)
+    return still
 
 
 def hatched(output: np.ndarray, wrong: np.ndarray) -> np.ndarray:

@@ -3,8 +3,9 @@
 import { compose, correctAspect, crop, describe, determinant, identity } from "./maths.js";
 import { read, reflection, rotation, sampleAt, scaling, shear, source, taps } from "./maths.js";
 import { transformPoint, translation, warpInto } from "./maths.js";
+import { matrix } from "./fields.js";
 import { css, dot, drawPicture, explorable, fitting, follow, frame, frames, glide } from "./ui.js";
-import { h, handle, label, link, loadPictures, matrix, number, palette } from "./ui.js";
+import { h, handle, label, link, loadPictures, number, palette } from "./ui.js";
 import { pictureChoice, plane, save, stroke } from "./ui.js";
 import { ownPicture } from "./own.js";
 
@@ -303,6 +304,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     if (!(Math.abs(det) > 1e-12)) return "no area is left";
     const factor = 1 / Math.abs(det);
     const mirrored = det < 0 ? ", mirrored" : "";
+    if (number(factor) === "0.00") return `areas become less than 0.01 times as large${mirrored}`;
     return number(factor) === "1.00" ? `areas stay as they are${mirrored}`
       : `areas become ${number(factor)} times as large${mirrored}`;
   }

@@ -82,7 +82,13 @@ def fixed(value: float, places: int = 2) -> str:
 
 
 def _times(factor: str) -> str:
-    words = {"2": "twice", "0.5": "half", "0.33": "a third", "0.25": "a quarter"}
+    words = {
+        "0": "less than 0.01 times",
+        "2": "twice",
+        "0.5": "half",
+        "0.33": "a third",
+        "0.25": "a quarter",
+    }
     return words.get(factor, f"{factor} times")
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stn_tutorial._checks import Size, check_choice, check_picture, check_size
 from stn_tutorial._facts import Fact
-from stn_tutorial.convolution import Conv2d
+from stn_tutorial.models.convolution import Conv2d
 from stn_tutorial.transformer import (
     Affine,
     ConvolutionalLocalisation,
