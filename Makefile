@@ -20,11 +20,14 @@ CHAPTER_ENV := STN_TUTORIAL_DATASET=digits PYTHONHASHSEED=0 OMP_NUM_THREADS=1
 BOOK_SOURCES := Makefile _config.yml _toc.yml pyproject.toml $(shell find book/ chapters/ \
   \( -name '.*' -o -name __pycache__ \) -prune -o -print 2>/dev/null)
 
-.PHONY: help book serve test test-lowest lint format chapters bench lock address clean
+.PHONY: help book pdf serve test test-lowest lint format chapters bench lock address clean
 
 ##@ Read
 book: _build/.done ## Build the site; warnings are errors
 	@echo "The book: file://$(CURDIR)/$(SITE)"
+
+pdf: _build/.done ## Make one PDF of the site, beside it; this needs Chromium
+	$(BIN)/python tools/make_pdf.py
 
 serve: _build/.done ## Build the site and serve it on http://127.0.0.1:8000
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000

@@ -3,6 +3,7 @@
 The browser's tests need a Chromium, which CI has; without one they are skipped, and say so.
 """
 
+import functools
 import re
 import tomllib
 from html.parser import HTMLParser
@@ -67,6 +68,12 @@ def test_page_loads_only_what_the_site_holds(site, page):
         assert (path.parent / unquote(address.partition("?")[0])).is_file(), address
 
 
+@functools.cache
+def places(path):
+    """What can be linked to on a page; the reference has thousands of links to few pages."""
+    return Addresses(path.read_text(encoding="utf-8")).ids
+
+
 @each_page
 def test_links_within_the_site_resolve(site, page):
     path = site / f"{page}.html"
@@ -77,7 +84,7 @@ def test_links_within_the_site_resolve(site, page):
         target = (path.parent / unquote(name.partition("?")[0])) if name else path
         assert target.is_file(), link
         if anchor and target.suffix == ".html":
-            assert unquote(anchor) in Addresses(target.read_text(encoding="utf-8")).ids, link
+            assert unquote(anchor) in places(target.resolve()), link
 
 
 @each_page

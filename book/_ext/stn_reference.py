@@ -34,6 +34,7 @@ SETTINGS = {
     "copybutton_prompt_is_regexp": True,
     "copybutton_prompt_text": r">>> |\.\.\. ",
     "default_role": "stn-name",
+    "html_domain_indices": False,  # the reference has its own
     "intersphinx_disabled_reftypes": ["std:*"],
     "intersphinx_mapping": {
         name: (address, str(ROOT / "book" / "_inventories" / f"{name}.inv"))
@@ -199,6 +200,18 @@ def settle(app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, show
     return shown if known else None
 
 
+def mend_signatures(app: Sphinx, page: str, template: str, context: dict, doctree) -> None:
+    """A signature's lines are no list of definitions, as Sphinx writes them: nothing is defined."""
+
+    def as_lines(match: re.Match) -> str:
+        lines = match[1].replace("<dd>", "<div>").replace("</dd>", "</div>")
+        return f'<div class="stn-parameters">{lines}</div>'
+
+    if page.startswith("book/reference/"):
+        listed = r"<dl>\s*((?:<dd>(?:(?!</?d[dlt]\b).)*</dd>\s*)+)</dl>"
+        context["body"] = re.sub(listed, as_lines, context["body"], flags=re.DOTALL)
+
+
 # --- Ways there and back ---
 
 
@@ -256,6 +269,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-signature", own_signature)
     app.connect("autodoc-skip-member", leave_out)
     app.connect("doctree-read", add_ways)
+    app.connect("html-page-context", mend_signatures)
     app.connect("missing-reference", look_up, priority=400)  # before intersphinx, at 500
     app.connect("missing-reference", settle, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
