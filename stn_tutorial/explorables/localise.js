@@ -2,7 +2,7 @@
 // trained network reads a digit, and the loss over the angle is drawn where it has been.
 
 import { compose, rotation, scaling, transformPoint, translation } from "./maths.js";
-import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, percent, placed } from "./nets.js";
+import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, wholePercent, placed } from "./nets.js";
 import { seenThrough, softmax, unpack } from "./nets.js";
 import { field } from "./fields.js";
 import { dot, drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
@@ -260,7 +260,7 @@ explorable("localise", ({ model, root, pictures, announce, onTheme }) => {
         return `Stuck ${after}: the slope is 0 at an angle where the loss is still ${loss}.`;
       }
     }
-    const said = `${best()} (${percent(now.probabilities[best()])})`;
+    const said = `${best()} (${wholePercent(now.probabilities[best()])})`;
     return `${count > 0 ? `${after[0].toUpperCase()}${after.slice(1)} r` : "R"}ead as ${said}${
       right() ? "" : `, and it is a ${_picture}`}; the loss is ${loss}.`;
   }

@@ -194,7 +194,7 @@ export function drawWindow(context, self, colours, theta) {
   stroke(context, colours, colours.output, 3.5, line([-1, -1], [1, -1]));
 }
 
-export const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+export const wholePercent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 // A bar for each of the ten digits.
 export const odds = (kind, name) => {
@@ -209,12 +209,12 @@ export const odds = (kind, name) => {
     rows.forEach((row, k) => {
       const value = values ? values[k] : 0;
       row.bar.style.width = `${100 * value}%`;
-      row.share.textContent = value >= 0.005 ? percent(value) : "";
+      row.share.textContent = value >= 0.005 ? wholePercent(value) : "";
       row.element.classList.toggle("best", k === best);
     });
     element.setAttribute("aria-label", values ? `${name}: ${values
       .map((value, k) => [value, k]).filter(([value]) => value >= 0.005)
-      .sort(([a], [b]) => b - a).map(([value, k]) => `${k} ${percent(value)}`).join(", ")}.` : name);
+      .sort(([a], [b]) => b - a).map(([value, k]) => `${k} ${wholePercent(value)}`).join(", ")}.` : name);
   };
   return { panel: h("figure", { class: kind }, h("figcaption", {}, h("b", {}, name)), element), update };
 };

@@ -2,7 +2,7 @@
 // it, one of them through a spatial transformer. Both run here; `nets.js` has them.
 
 import { describe, invert, transformPoint } from "./maths.js";
-import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, percent, placed } from "./nets.js";
+import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, wholePercent, placed } from "./nets.js";
 import { posed, seenThrough, softmax, unpack } from "./nets.js";
 import { field } from "./fields.js";
 import { drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
@@ -104,7 +104,7 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
     if (now.blank) return drawing ? "Draw a digit in the frame." : "There is nothing in the frame.";
     const said = (values) => {
       const most = Math.max(...values);
-      return `${values.indexOf(most)} (${percent(most)})`;
+      return `${values.indexOf(most)} (${wholePercent(most)})`;
     };
     return `Read as ${said(now.look)} with the transformer, as ${said(now.plain)} without.`;
   }
