@@ -27,6 +27,13 @@ def same_history(a, b):
 class TestBetweenRecords:
     """A checkpoint may fall between two records: nothing may tell afterwards that it did."""
 
+    @pytest.fixture(autouse=True)
+    def _as_in_a_terminal(self):
+        # A shell starts what runs in its background with Ctrl-C ignored, tests too.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     def goes_on_as_if_nothing_had_happened(self, path):
         whole, model = network(), network(seed=7)
         expected = train(whole, bars, ADAMW, every=15)
