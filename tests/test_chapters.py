@@ -80,6 +80,13 @@ def test_first_code_cell_installs_the_package(path):
 
 
 @each_chapter
+def test_questions_hide_their_code_on_the_site(path):
+    asking = [cell for cell in code_cells(read(path)) if cell.source.startswith("Question(")]
+    assert len(asking) >= 3
+    assert all("remove-input" in cell.metadata.get("tags", []) for cell in asking)
+
+
+@each_chapter
 def test_code_cells_are_short(path):
     lengths = [sum(map(bool, cell.source.split("\n"))) for cell in code_cells(read(path))]
     assert min(lengths) > 0
