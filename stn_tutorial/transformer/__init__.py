@@ -11,7 +11,7 @@ that does: `Rotation` turns it counter-clockwise, `Translation` moves it right a
 offsets are added to the identity's θ, and so say where to *look*.
 """
 
-from stn_tutorial.transformer.bending import PiecewiseAffine, ThinPlateSpline
+from stn_tutorial.transformer.splines import PiecewiseAffine, ThinPlateSpline
 from stn_tutorial.transformer.localisation import (
     ConvolutionalLocalisation,
     FullyConnectedLocalisation,
