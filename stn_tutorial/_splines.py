@@ -165,7 +165,7 @@ def positions(control: Control, like: Tensor) -> Tensor:
         (2 * torch.arange(n, dtype=dtype, device=like.device) - (n - 1)) / (n - 1)
         for n in _sides(control.text)
     )
-    return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x))], dim=-1)
+    return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x), dim=0)], dim=-1)
 
 
 def bends(at: Tensor, control: Tensor, aspect: float) -> Tensor:
