@@ -161,11 +161,14 @@ def positions(control: Control, like: Tensor) -> Tensor:
         return _kept_positions(control, dtype, like.device)
     if "x" not in control.text:
         return torch.tensor(_listed(control.text), dtype=dtype, device=like.device)
+    rows, columns = _sides(control.text)
     y, x = (
         (2 * torch.arange(n, dtype=dtype, device=like.device) - (n - 1)) / (n - 1)
-        for n in _sides(control.text)
+        for n in (rows, columns)
     )
-    return torch.stack([x.repeat(len(y)), y.repeat_interleave(len(x), dim=0)], dim=-1)
+    # By expanding, since the exporter of torch 2.8 to ONNX repeats no single elements.
+    points = [x.expand(rows, columns), y[:, None].expand(rows, columns)]
+    return torch.stack(points, dim=-1).view(-1, 2)
 
 
 def bends(at: Tensor, control: Tensor, aspect: float) -> Tensor:
