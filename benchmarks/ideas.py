@@ -1,11 +1,11 @@
 """What might still lower the table's errors, tried on held-out digits for CNN and ST-CNN alike.
 
-Run it with `python -m benchmarks.ideas`; it writes `book/results/ideas.json`. Each model
-learns distortion R by the modern recipe, from two seeds, once as it is and once with a light extra
-distortion of each training digit: scaled and slanted by up to 8 %, shifted by up to a pixel. Each run is judged four times on the digits held out: as it is; with the running mean of
-its weights (a thousandth of each step's); with the mean of its scores over five turns of the
-picture, by −10° to 10°; and with both. Test digits are not touched. A run in the file is not run
-again.
+Run it with `python -m benchmarks.ideas`; it writes `book/results/ideas.json`. Each model learns
+distortion R by the modern recipe, from two seeds, once as it is and once with a light extra
+distortion of each training digit: scaled and slanted by up to 8 %, shifted by up to a pixel. Each
+run is judged four times on the digits held out: as it is; with the running mean of its weights (a
+thousandth of each step's); with the mean of its scores over five turns of the picture, by −10° to
+10°; and with both. Test digits are not touched. A run in the file is not run again.
 """
 
 import argparse
