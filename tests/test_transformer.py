@@ -14,7 +14,7 @@ import stn_tutorial
 from stn_tutorial import SpatialTransformer, transformer
 from stn_tutorial.grids import affine_grid, regular_grid
 from stn_tutorial.sampling import MODES, PADDINGS, sample
-from stn_tutorial.transformer import bending, module, transforms
+from stn_tutorial.transformer import module, splines, transforms
 
 F64 = torch.float64
 
@@ -46,7 +46,7 @@ def test_is_the_packages_front_door():
     assert stn_tutorial.SpatialTransformer is transformer.SpatialTransformer
 
 
-@pytest.mark.parametrize(("part", "examples"), [(module, 20), (transforms, 8), (bending, 2)])
+@pytest.mark.parametrize(("part", "examples"), [(module, 20), (transforms, 8), (splines, 2)])
 def test_docstrings_examples(part, examples):
     results = doctest.testmod(part)
     assert results.attempted >= examples

@@ -11,13 +11,13 @@ that does: `Rotation` turns it counter-clockwise, `Translation` moves it right a
 offsets are added to the identity's θ, and so say where to *look*.
 """
 
-from stn_tutorial.transformer.bending import PiecewiseAffine, ThinPlateSpline
 from stn_tutorial.transformer.localisation import (
     ConvolutionalLocalisation,
     FullyConnectedLocalisation,
     SharedLocalisation,
 )
 from stn_tutorial.transformer.module import SpatialTransformer
+from stn_tutorial.transformer.splines import PiecewiseAffine, ThinPlateSpline
 from stn_tutorial.transformer.transforms import (
     Affine,
     Attention,
