@@ -6,8 +6,9 @@ whenever the digit is. In front of a small classifier stands a transformer of on
 all from the same localisation net but for its width, which makes the affine network as large as the
 spline's:
 
-- *spline*, of 4×4 points; *affine*, of as many weights; *bow*, the family of one number that the
-  bends come from; *no transformer*: the classifier alone, and a *wider* one of as many weights;
+- *spline*, of 4×4 points; *affine*, of nearly as many weights; *bow*, the family of one number that
+  the bends come from; *bow and affine*: the two in a chain, seven numbers; *no transformer*: the
+  classifier alone, and a *wider* one of nearly as many weights;
 - *spline, penalty*: the loss has the grid's bending added, the mean square of its second
   differences in pixels, as a multiple that the row names.
 
@@ -36,6 +37,7 @@ from stn_tutorial.grids import regular_grid
 from stn_tutorial.training import accuracy, fit
 from stn_tutorial.transformer import (
     Affine,
+    Chain,
     FullyConnectedLocalisation,
     SpatialTransformer,
     ThinPlateSpline,
@@ -59,13 +61,15 @@ class Bow(Transform):
         """θ of shape (N, 1): the offset."""
         return offsets
 
-    def grid(self, theta, size):
-        """The bent grid, (N, H, W, 2)."""
-        own = regular_grid(size, dtype=theta.dtype, device=theta.device)
-        x, y = own.unbind(-1)
-        return torch.stack(
-            [x + theta.view(-1, 1, 1) * (y**2 - 1 / 3), y.expand(len(theta), *size)], -1
-        )
+    def points(self, theta, points, size=None):
+        """Where the bent map reads, (N, P, 2), for points (P, 2) or (N, P, 2)."""
+        x, y = points.expand(len(theta), -1, -1).unbind(-1)
+        return torch.stack([x + theta * (y**2 - 1 / 3), y], dim=-1)
+
+
+def bow_and_affine():
+    """The bend undone first, and then an affine map of what is straight."""
+    return Chain(Bow(), Affine())
 
 
 # Transform, widths of the localisation net, hidden units, weight of the penalty.
@@ -73,6 +77,7 @@ KINDS = {
     "spline": (ThinPlateSpline, (64, 64), HIDDEN, 0.0),
     "affine": (Affine, (69, 69), HIDDEN, 0.0),
     "bow": (Bow, (64, 64), HIDDEN, 0.0),
+    "bow and affine": (bow_and_affine, (64, 64), HIDDEN, 0.0),
     "no transformer": (None, None, HIDDEN, 0.0),
     "wider, no transformer": (None, None, 56, 0.0),
     "spline, penalty 3": (ThinPlateSpline, (64, 64), HIDDEN, 3.0),

@@ -10,6 +10,7 @@ from benchmarks import tuning
 from stn_tutorial import results
 from stn_tutorial.experiments import RECIPES
 from stn_tutorial.results import load_results
+from tools import table_lines
 
 FILES = sorted((Path(__file__).parents[1] / "book" / "results").glob("*.json"))
 
@@ -76,3 +77,33 @@ def test_the_tables_rows_were_trained_by_the_recipes_as_they_are():
         assert row["recipe_settings"] == RECIPES[row["recipe"]].settings(row["steps"])
         for error, misread in zip(row["test_errors"], row["misread"], strict=True):
             assert error == pytest.approx(len(misread) / 100)
+
+
+@pytest.mark.parametrize("page", table_lines.PAGES, ids=lambda page: page.name)
+def test_the_table_in_three_lines_is_the_file_s(page):
+    found = table_lines.PLACE.findall(page.read_text(encoding="utf-8"))
+    expected = table_lines.lines(load_results("table1")["rows"])
+    assert found == [expected], "run `python -m tools.table_lines`"
+
+
+def test_which_rows_the_three_lines_are_of():
+    def row(model, steps, seeds, held_out, mean):
+        return {
+            "dataset": "mnist",
+            "distortion": "R",
+            "model": model,
+            "recipe_settings": {"steps": steps},
+            "seeds": list(range(seeds)),
+            "held_out_errors": seeds * [held_out],
+            "mean": mean,
+            "paper": 0.7,
+        }
+
+    few = [row("cnn", 1, 1, 0.5, 0.6), row("st-cnn-affine", 1, 1, 0.4, 0.5)]
+    many = [row("cnn", 2, 3, 0.9, 0.8), row("st-cnn-affine", 2, 3, 0.8, 0.7)]
+    other = [row("cnn", 3, 3, 0.7, 0.9), row("st-cnn-affine", 3, 3, 0.6, 0.9)]
+    alone = [row("cnn", 4, 5, 0.1, 0.1)]
+    assert list(table_lines.chosen(few + many).values()) == many  # more seeds
+    assert list(table_lines.chosen(many + other + alone).values()) == other  # not by the test
+    assert "| 0.70 (3) | 0.7 |" in table_lines.lines(many)
+    assert table_lines.lines([]).strip().count("\n") == 1
