@@ -76,7 +76,8 @@ def known_numbers(notebook):
                 data.get("text/markdown", ""),
                 re.sub(r"<[^>]*>", " ", data.get("text/html", "")),
             ]
-    joined = plain("\n".join(texts)).replace("_", "")
+    # How long a training took is another number on another day.
+    joined = re.sub(r"\bin \d+ s\b", " ", plain("\n".join(texts)).replace("_", ""))
     return {float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?", joined)}
 
 
