@@ -67,7 +67,8 @@ WORN = """(css) => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(css);
   // Without :hover, [aria-pressed], ::before and the like, which come and go.
-  const bare = (text) => text.replace(/::?(?!is|has|not|first|last|host)[\\w-]+|\\[[^\\]]+\\]/g, '');
+  const passing = /::?(?!is|has|not|first|last|host)[\\w-]+|\\[[^\\]]+\\]/g;
+  const bare = (text) => text.replace(passing, '');
   const worn = rules(sheet.cssRules).flatMap((text) => text.split(/, (?![^(]*\\))/))
     .filter((text) => bare(text) && shadow.querySelector(bare(text)));
   const has = (text) => own.has(text) || rules(shadow.styleSheets[0].cssRules).includes(text);
