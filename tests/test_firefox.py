@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stn_tutorial.explorables import EXPLORABLES
+from stn_tutorial.explorables.pictures import embedded_image, embedded_pictures
 from tools.firefox import PATIENCE
 
 SIZE = (1000, 1100)
@@ -218,6 +219,31 @@ def test_as_in_chromium(both, kind):
         tab.drag(tab.evaluate(PLACE, button))
     changed(exactly=not handle)
     assert tabs[1].noise() == []
+    tabs[0].page.close()
+    tabs[1].close()
+
+
+DECODE = """async (src) => {
+  const image = new Image();
+  image.src = src;
+  await image.decode();
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  const context = canvas.getContext('2d');
+  context.drawImage(image, 0, 0);
+  return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
+
+@pytest.mark.parametrize("side", [32, 128])
+def test_values_that_are_shown_are_pythons(both, side):
+    """Of the photographs too, which lose a little on their way into a page."""
+    tabs = both("theta")
+    for name, one in embedded_pictures(side).items():
+        expected = np.asarray(embedded_image(name, side).convert("RGB"))
+        for tab in tabs:
+            found = np.reshape(tab.evaluate(DECODE, one["src"]), (side, side, 4))
+            np.testing.assert_array_equal(found[..., :3], expected)
     tabs[0].page.close()
     tabs[1].close()
 

@@ -33,8 +33,10 @@ FONT = re.compile(
     r'url\(([^)]*/fa-[\w-]+)\.woff2\) format\("woff2"\),url\([^)]*\.ttf\) format\("truetype"\)'
 )
 
-# Bytes from which a figure is worth another format: the largest third, and most of the weight.
-LARGE = 50_000
+# Bytes from which a figure is worth another format, and beyond which, so packed, it is a photograph
+# at full width.
+LARGE = 10_000
+PHOTOGRAPH = 150_000
 
 
 def drop_unused(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
@@ -105,7 +107,11 @@ def keep_icons_in_use(out: Path) -> None:
 
 
 def pack(folder: Path) -> set[str]:
-    """Write large figures as WebP where that is smaller, pixel for pixel; return their names."""
+    """Write figures as WebP where that is smaller; return their names.
+
+    Pixel for pixel, but for the few that are photographs at full width: those would make a page of
+    more than 1.4 MB.
+    """
     packed = set()
     for path in folder.glob("*.png"):
         if path.stat().st_size < LARGE:
@@ -113,6 +119,8 @@ def pack(folder: Path) -> set[str]:
         smaller = path.with_suffix(".webp")
         with Image.open(path) as picture:
             picture.save(smaller, lossless=True, exact=True, method=2)
+            if smaller.stat().st_size > PHOTOGRAPH:
+                picture.save(smaller, quality=92, method=4)
         if smaller.stat().st_size < path.stat().st_size:
             path.unlink()
             packed.add(path.name)
