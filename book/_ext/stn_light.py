@@ -38,14 +38,23 @@ FONT = re.compile(
 LARGE = 10_000
 PHOTOGRAPH = 150_000
 
+WITHOUT_SCRIPT = (
+    "<noscript><p><em>Without JavaScript the formulas stand here as TeX has them, between "
+    "<code>\\(</code> and <code>\\)</code>.</em></p></noscript>"
+)
+
 
 def drop_unused(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Leave out what runs code in the page, and what folds admonitions: this book has neither.
 
-    And MathJax, 263 kB, on a page without mathematics.
+    And MathJax, 263 kB, on a page without mathematics; one with some says what is to be seen where
+    no script runs.
     """
     unused = "thebe|togglebutton"
-    if 'class="math' not in (context.get("body") or ""):
+    body = context.get("body") or ""
+    if 'class="math' in body:
+        context["body"] = body.replace("</h1>", f"</h1>\n{WITHOUT_SCRIPT}", 1)
+    else:
         unused += "|mathjax"
     for files in ("script_files", "css_files"):
         context[files] = [
