@@ -15,6 +15,10 @@ import torch
 from filelock import FileLock
 from playwright.sync_api import expect, sync_playwright
 
+from stn_tutorial.explorables import EXPLORABLES
+from stn_tutorial.explorables.question import questions
+from tools.firefox import EXECUTABLE, Firefox
+
 ROOT = Path(__file__).parents[1]
 
 # The same examples on every run and on every machine, and no limit on the time of a first call.
@@ -83,6 +87,26 @@ def chromium():
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def firefox():
+    """A Firefox, for the tests that need one; without any they are skipped, and say so."""
+    if EXECUTABLE is None:
+        pytest.skip("no Firefox on this machine")
+    with Firefox() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory):
+    """A folder with a page for each explorable, `theta.html`, `question.html`, …: each one file."""
+    folder = tmp_path_factory.mktemp("pages")
+    ask = next(name for name, one in questions().items() if one["kind"] == "theta")
+    for kind, explorable in EXPLORABLES.items():
+        given = [ask] if kind == "question" else []
+        (folder / f"{kind}.html").write_text(explorable(*given).to_page(), encoding="utf-8")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -529,6 +529,32 @@ def test_shake_keeps_what_is_referred_to():
     assert left == "const a = 1;\nfunction b() {\n  return a;\n}\nb();"
     assert exports == ["a"]
     assert bundling.shake(code, ["c", "d"], ("d",))[1] == ["c", "d"]
+    # A property and a word in a string are no references; what is spread out is one.
+    code = 'const a = [];\nconst b = 1;\nconst c = 2;\nf("b", x.c, [...a]);'
+    assert bundling.shake(code, ["a", "b", "c"], ()) == (
+        'const a = [];\nf("b", x.c, [...a]);',
+        ["a"],
+    )
+
+
+def test_styles_are_left_out_that_nothing_wears():
+    css = bundling.squeeze_css(
+        """
+        /* A comment. */
+        p { margin: 0; }
+        .a, .b:hover { color: red; }
+        .b .a { color: blue; }
+        .a :is(.b, .c) { color: "a, b"; }
+        .a:has(> .b, .d) { top: 1px; }
+        @media (min-width: 1px) { .b { top: 0; } @container (max-width: 2px) { .a { left: 0; } } }
+        @media print { .b { left: 0; } }
+        """
+    )
+    code = 'h("div", { class: "a" },\nb, "ab");\n`one ${"c"} of them`;'
+    assert bundling.shake_css(css, code) == (
+        'p{margin:0;}.a{color:red;}.a :is(.b,.c){color:"a, b";}'
+        "@media (min-width:1px){@container (max-width:2px){.a{left:0;}}}"
+    )
 
 
 @pytest.mark.parametrize(

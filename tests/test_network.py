@@ -304,17 +304,8 @@ def shown(chromium, tmp_path):
     contexts, noise = [], []
 
     def find(explorer, **options):
-        module = json.dumps(bundle("network")).replace("</", "<\\/")
-        given = json.dumps([NetworkExplorer.page_pictures(), NetworkExplorer.page_state()])
-        text = (
-            '<!doctype html><html lang="en"><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width"><title>A page</title><body>'
-            f"{explorer.to_html()}<script>"
-            f"import(URL.createObjectURL(new Blob([{module}], {{type: 'text/javascript'}})))"
-            f".then((module) => module.mountPage('network', ...{given}));</script>"
-        )
         path = tmp_path / "page.html"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(explorer.to_page(), encoding="utf-8")
         context = chromium.new_context(**{"viewport": {"width": 1000, "height": 1000}, **options})
         contexts.append(context)
         page = context.new_page()

@@ -126,6 +126,12 @@ def test_mathematics_is_loaded_where_there_is_some(site, page):
 
 
 @each_page
+def test_raw_formulas_are_explained_where_no_script_runs(site, page):
+    html = (site / f"{page}.html").read_text(encoding="utf-8")
+    assert html.count("Without JavaScript the formulas") == ('class="math' in html)
+
+
+@each_page
 def test_nothing_is_loaded_for_a_search_that_no_one_began(site, page):
     """Four scripts in the head, the whole index among them, held back what is to be read."""
     html = (site / f"{page}.html").read_text(encoding="utf-8")

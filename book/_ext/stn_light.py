@@ -33,17 +33,28 @@ FONT = re.compile(
     r'url\(([^)]*/fa-[\w-]+)\.woff2\) format\("woff2"\),url\([^)]*\.ttf\) format\("truetype"\)'
 )
 
-# Bytes from which a figure is worth another format: the largest third, and most of the weight.
-LARGE = 50_000
+# Bytes from which a figure is worth another format, and beyond which, so packed, it is a photograph
+# at full width.
+LARGE = 10_000
+PHOTOGRAPH = 150_000
+
+WITHOUT_SCRIPT = (
+    "<noscript><p><em>Without JavaScript the formulas stand here as TeX has them, between "
+    "<code>\\(</code> and <code>\\)</code>.</em></p></noscript>"
+)
 
 
 def drop_unused(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Leave out what runs code in the page, and what folds admonitions: this book has neither.
 
-    And MathJax, 263 kB, on a page without mathematics.
+    And MathJax, 263 kB, on a page without mathematics; one with some says what is to be seen where
+    no script runs.
     """
     unused = "thebe|togglebutton"
-    if 'class="math' not in (context.get("body") or ""):
+    body = context.get("body") or ""
+    if 'class="math' in body:
+        context["body"] = body.replace("</h1>", f"</h1>\n{WITHOUT_SCRIPT}", 1)
+    else:
         unused += "|mathjax"
     for files in ("script_files", "css_files"):
         context[files] = [
@@ -105,7 +116,11 @@ def keep_icons_in_use(out: Path) -> None:
 
 
 def pack(folder: Path) -> set[str]:
-    """Write large figures as WebP where that is smaller, pixel for pixel; return their names."""
+    """Write figures as WebP where that is smaller; return their names.
+
+    Pixel for pixel, but for the few that are photographs at full width: those would make a page of
+    more than 1.4 MB.
+    """
     packed = set()
     for path in folder.glob("*.png"):
         if path.stat().st_size < LARGE:
@@ -113,6 +128,8 @@ def pack(folder: Path) -> set[str]:
         smaller = path.with_suffix(".webp")
         with Image.open(path) as picture:
             picture.save(smaller, lossless=True, exact=True, method=2)
+            if smaller.stat().st_size > PHOTOGRAPH:
+                picture.save(smaller, quality=92, method=4)
         if smaller.stat().st_size < path.stat().st_size:
             path.unlink()
             packed.add(path.name)

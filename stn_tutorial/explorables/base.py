@@ -10,6 +10,7 @@ import torch
 import traitlets
 from PIL import Image
 
+from stn_tutorial.explorables.bundle import bundle
 from stn_tutorial.explorables.pictures import (
     EMBEDDED,
     LARGEST,
@@ -56,6 +57,24 @@ class Explorable(anywidget.AnyWidget):
             f'<div class="stn-explorable" data-stn-widget="{html.escape(state)}">'
             f'<img alt="{html.escape(alt)}" src="{src}" width="{image.width}" '
             f'height="{image.height}"></div>'
+        )
+
+    def to_page(self) -> str:
+        """Return a page with this alone, whole: saved as one file, it comes alive from disk.
+
+        Nothing is asked of any host. The page is UTF-8, as wide as the window that shows it.
+        """
+        # "</script>" within a string of JavaScript would end the script.
+        module, kind, pictures, shared = (
+            json.dumps(part).replace("</", "<\\/")
+            for part in (bundle(self.kind), self.kind, self.page_pictures(), self.page_state())
+        )
+        return (
+            '<!doctype html><html lang="en"><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width">'
+            f"<title>{html.escape(type(self).__name__)}</title><body>{self.to_html()}<script>"
+            f"import(URL.createObjectURL(new Blob([{module}], {{ type: 'text/javascript' }})))"
+            f".then((module) => module.mountPage({kind}, {pictures}, {shared}));</script>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:

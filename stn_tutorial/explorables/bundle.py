@@ -22,6 +22,9 @@ FOLDER = Path(__file__).parent
 
 _IMPORT = re.compile(r'import \{ [\w$]+(?:, [\w$]+)* \} from "\./(\w+)\.js";')
 _EXPORT = re.compile(r"export (?=(?:async )?(?:function|class|const|let) )")
+# Commas between selectors, and not those within `:is(…)`.
+_COMMA = re.compile(r",(?![^(]*\))")
+_CLASS = re.compile(r"\.([a-z][\w-]*)")
 _DECLARATION = re.compile(r"(?:export )?(?:async )?(?:function\*?|class|const|let|var) ([\w$]+)")
 
 
@@ -79,30 +82,46 @@ def squeeze_css(text: str) -> str:
     """Take the comments, and the blanks that mean nothing, out of a style sheet."""
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     text = " ".join(text.split())
-    # No blank means anything beside these; before a colon it does, in a selector.
-    return re.sub(r" ?([{};,]) ?|(?<=:) ", r"\1", text)
+    # No blank means anything beside these; before a colon it does, in a selector, and in quotes.
+    return re.sub(r'("[^"]*")| ?([{};,]) ?|(?<=:) ', r"\1\2", text)
 
 
 def shake_css(css: str, code: str) -> str:
-    """Leave out the rules for classes that the code never names; blocks such as `@media` stay.
+    """Leave out the rules for classes that the code never names, and `@media` that hold only such.
 
     Args:
         css: a squeezed style sheet.
         code: the joined modules that build what it is for.
     """
-    names = set(re.findall(r"[\w-]+", code))
-    kept, depth, start = [], 0, 0
-    for match in re.finditer(r"[{}]", css):
-        depth += 1 if match[0] == "{" else -1
-        if depth:
-            continue
-        rule, start = css[start : match.end()], match.end()
-        selectors = rule.partition("{")[0]
-        classes = set(re.findall(r"\.([a-z][\w-]*)", selectors))
-        # Of several selectors one may do: only a rule none of whose classes is named is left out.
-        if selectors.startswith("@") or not classes or classes & names:
-            kept.append(rule)
-    return "".join(kept)
+    # A class is named in a string, or in a template, which may hold strings and templates itself.
+    strings = re.findall(r'"[^"\n]*"|^.*`.*$', code, flags=re.MULTILINE)
+    names = {name for string in strings for name in re.findall(r"[\w-]+", string)}
+
+    def may_match(selector: str) -> bool:
+        # Of several within parentheses one will do.
+        for group in re.findall(r"\(([^()]*,[^()]*)\)", selector):
+            if not any(may_match(one) for one in group.split(",")):
+                return False
+            selector = selector.replace(group, "")
+        return set(_CLASS.findall(selector)) <= names
+
+    def shaken(css: str) -> str:
+        kept, depth, start = [], 0, 0
+        for match in re.finditer(r"[{}]", css):
+            depth += 1 if match[0] == "{" else -1
+            if depth:
+                continue
+            head, _, body = css[start : match.end() - 1].partition("{")
+            start = match.end()
+            if head.startswith("@"):
+                body = shaken(body)
+            else:
+                head = ",".join(one for one in _COMMA.split(head) if may_match(one))
+            if head and body:
+                kept.append(f"{head}{{{body}}}")
+        return "".join(kept)
+
+    return shaken(css)
 
 
 def shake(code: str, exports: list[str], roots: tuple[str, ...]) -> tuple[str, list[str]]:
@@ -119,7 +138,11 @@ def shake(code: str, exports: list[str], roots: tuple[str, ...]) -> tuple[str, l
     # A piece begins with each declaration or statement at top level; what closes one belongs to it.
     pieces = [piece for piece in re.split(r"^(?=[\w$])", code, flags=re.MULTILINE) if piece]
     names = [match[1] if (match := _DECLARATION.match(piece)) else None for piece in pieces]
-    words = [set(re.findall(r"[\w$]+", piece)) for piece in pieces]
+    # Neither what stands in a string refers to them, nor a property; what is spread out does.
+    words = [
+        set(re.findall(r"(?:(?<=\.\.\.)|(?<![.\w$]))[\w$]+", re.sub(r'"[^"\n]*"', "", piece)))
+        for piece in pieces
+    ]
     wanted = {index for index, name in enumerate(names) if name is None or name in roots}
     waiting = list(wanted)
     while waiting:

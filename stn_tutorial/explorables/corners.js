@@ -3,7 +3,7 @@
 import { beyondHorizon, describeCorners, homography, projectLine } from "./warps.js";
 import { projectiveGrid } from "./warps.js";
 import { dragging } from "./dragging.js";
-import { explorable, h, number, stroke } from "./ui.js";
+import { explorable, h, number, setText, stroke } from "./ui.js";
 
 // From an output corner to where it reads.
 const CORNERS = {
@@ -67,7 +67,7 @@ explorable("corners", (view) => {
     choices: [],
     update(_, { theta }) {
       cells.forEach((row, r) => row.forEach((cell, c) => {
-        cell.textContent = theta ? number(theta[r][c]) : "–";
+        setText(cell, theta ? number(theta[r][c]) : "–");
       }));
     },
   });

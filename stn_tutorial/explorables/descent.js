@@ -65,22 +65,27 @@ explorable("descent", ({ model, root, pictures, announce, onTheme }) => {
   const land = plane("The loss over the picture's place", paintLand, view());
   const curve = plane("The loss, step by step", paintCurve, view(), 0.22);
 
+  let overlaid;
   // White where both are, orange where only V is, blue where only the target.
   function paintOverlay(context, self) {
     const { width, height, data } = picture;
-    const canvas = h("canvas", { width, height });
-    const image = canvas.getContext("2d").createImageData(width, height);
-    const peak = 255 / Math.max(...data, 1e-9);
-    data.forEach((target, k) => {
-      const both = Math.min(target, now.output[k]);
-      const [mine, theirs] = [now.output[k] - both, target - both];
+    if (overlaid?.picture !== picture) {
+      const canvas = h("canvas", { width, height });
+      const own = canvas.getContext("2d");
+      const peak = 255 / data.reduce((most, value) => Math.max(most, value), 1e-9);
+      overlaid = { picture, canvas, own, peak, image: own.createImageData(width, height) };
+    }
+    const { canvas, own, peak, image } = overlaid;
+    for (let k = 0, byte = 0; k < data.length; k++, byte += 4) {
+      const both = Math.min(data[k], now.output[k]);
+      const [mine, theirs] = [now.output[k] - both, data[k] - both];
       // Orange #E69F00 and a blue that is as bright.
-      [[0.9, 0.2], [0.62, 0.55], [0, 1]].forEach(([orange, blue], c) => {
-        image.data[4 * k + c] = peak * (both + orange * mine + blue * theirs);
-      });
-      image.data[4 * k + 3] = 255;
-    });
-    canvas.getContext("2d").putImageData(image, 0, 0);
+      image.data[byte] = peak * (both + 0.9 * mine + 0.2 * theirs);
+      image.data[byte + 1] = peak * (both + 0.62 * mine + 0.55 * theirs);
+      image.data[byte + 2] = peak * (both + theirs);
+      image.data[byte + 3] = 255;
+    }
+    own.putImageData(image, 0, 0);
     frame(context, colours.output, drawPicture(context, self, canvas, 1, 1));
   }
 

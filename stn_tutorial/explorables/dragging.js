@@ -5,7 +5,7 @@ import { controlPoints, regularGrid, warpGridInto } from "./warps.js";
 import { field } from "./fields.js";
 import { dot, drawPicture, fitting, follow, frame, frames, glide, h } from "./ui.js";
 import { handle, link, loadPictures, number, palette, pictureChoice } from "./ui.js";
-import { plane, save } from "./ui.js";
+import { plane, save, setAttribute, setText } from "./ui.js";
 import { ownPicture } from "./own.js";
 
 // A pattern of slanted strokes; a tile, since a path of strokes takes long to paint.
@@ -100,12 +100,15 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
     map.paint(context, self, within(self), colours);
   }
 
+  let hatched = {};
   function paintOutput(context, self) {
     if (!map) return;
     const at = within(self);
     const box = drawPicture(context, self, output.canvas, ...half());
     if (map.wrong) {
-      context.fillStyle = hatching(context, colours.error);
+      const key = `${colours.error} ${devicePixelRatio}`;
+      if (hatched.key !== key) hatched = { key, pattern: hatching(context, colours.error) };
+      context.fillStyle = hatched.pattern;
       context.beginPath();
       map.trace(context, at);
       context.fill();
@@ -279,13 +282,13 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
     which.update(chosen + 1);
     alongX.update(x);
     alongY.update(y);
-    words.textContent = map.words;
-    aside.textContent = map.aside;
+    setText(words, map.words);
+    setText(aside, map.aside);
     aside.classList.toggle("wrong", map.wrong);
-    chips.forEach((chip, k) => chip.setAttribute("aria-pressed", String(same(points, preset(entries[k])))));
+    chips.forEach((chip, k) => setAttribute(chip, "aria-pressed", same(points, preset(entries[k]))));
     choice.update(pictures, model.get("_picture"));
     kit.update(points, map);
-    result.canvas.setAttribute("aria-label", `Output. ${map.words} ${map.aside}`);
+    setAttribute(result.canvas, "aria-label", `Output. ${map.words} ${map.aside}`);
   });
   const change = async () => {
     points = model.get(kit.key);
@@ -318,6 +321,7 @@ export function dragging({ model, root, pictures, announce, onTheme }, kit) {
   draw();
   return () => {
     unfollow();
+    arrow.stop();
     glidePoints.stop();
     fit.stop();
     for (const self of [input, result]) self.stop();

@@ -1,6 +1,6 @@
 // Numbers to set: a slider with a number entry, and six of them as a matrix.
 
-import { h, number } from "./ui.js";
+import { h, number, setAttribute, setText } from "./ui.js";
 
 // A number as it may be written, with a true minus or a comma too; NaN for anything else.
 export function parse(text) {
@@ -26,12 +26,15 @@ export function field({ name, label: said, low, high, step, jump, bound, onedit 
   });
   const least = () => (bound ? -bound : low);
   const most = () => bound ?? high;
-  const show = () => { entry.value = Number(value.toFixed(3)); };
+  const show = () => {
+    const text = String(Number(value.toFixed(3)));
+    if (entry.value !== text) entry.value = text;
+  };
   const range = h("span", { class: "range", id: `stn-range-${++ranges}`, role: "alert" });
   const judge = (valid) => {
-    entry.setAttribute("aria-invalid", String(!valid));
-    range.textContent = valid ? "" : `From ${[least(), most()].map((v) => number(v, 3)
-      .replace(/\.?0+$/, "")).join(" to ")}`;
+    setAttribute(entry, "aria-invalid", !valid);
+    setText(range, valid ? "" : `From ${[least(), most()].map((v) => number(v, 3)
+      .replace(/\.?0+$/, "")).join(" to ")}`);
   };
   const take = (next) => {
     // A number too large for the slider had widened it; no thumb is held while one types.
@@ -78,9 +81,9 @@ export function field({ name, label: said, low, high, step, jump, bound, onedit 
     if (settle) [slider.min, slider.max] = [low, high];
     const limit = 2 ** Math.max(1, Math.ceil(Math.log2(Math.abs(value))));
     if (bound && limit > Number(slider.max)) [slider.min, slider.max] = [-limit, limit];
-    slider.value = value;
+    if (slider.value !== String(value)) slider.value = value;
     if (entry !== entry.getRootNode().activeElement) show();
-    entry.setAttribute("aria-valuenow", value);
+    setAttribute(entry, "aria-valuenow", value);
     judge(true);
   }
   const tellBounds = () => {

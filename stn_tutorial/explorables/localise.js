@@ -6,7 +6,8 @@ import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, wholePercent, place
 import { seenThrough, softmax, unpack } from "./nets.js";
 import { field } from "./fields.js";
 import { dot, drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
-import { number, palette, pictureChoice, plane, save, stillness, stroke } from "./ui.js";
+import { number, palette, pictureChoice, plane, save, setAttribute, setText } from "./ui.js";
+import { stillness, stroke } from "./ui.js";
 
 // From −180 (left out) to 180 degrees.
 export const wrapped = (degrees) => degrees - 360 * Math.ceil((degrees - 180) / 360);
@@ -278,16 +279,16 @@ explorable("localise", ({ model, root, pictures, announce, onTheme }) => {
   const draw = frames(() => {
     for (const self of [input, output, curve]) self.draw();
     bars.update(now.probabilities);
-    words.textContent = sentence();
-    facts.textContent = aside();
+    setText(words, sentence());
+    setText(facts, aside());
     turn.update(angle);
     grip.put(...transformPoint(now.theta, [0, -1]), `${number(angle, 0)} degrees`);
     choice.update(pictures, _picture);
-    player.textContent = playing ? "Pause" : stillness() ? "50 steps" : "Play";
-    player.setAttribute("aria-pressed", String(playing));
-    input.canvas.setAttribute("aria-label", `Input U, and the window. ${facts.textContent}`);
-    output.canvas.setAttribute("aria-label", `V. ${words.textContent}`);
-    curve.canvas.setAttribute("aria-label", `The loss over the angle, known at ${seen.size} angles. ${
+    setText(player, playing ? "Pause" : stillness() ? "50 steps" : "Play");
+    setAttribute(player, "aria-pressed", playing);
+    setAttribute(input.canvas, "aria-label", `Input U, and the window. ${facts.textContent}`);
+    setAttribute(output.canvas, "aria-label", `V. ${words.textContent}`);
+    setAttribute(curve.canvas, "aria-label", `The loss over the angle, known at ${seen.size} angles. ${
       words.textContent}`);
   });
   const take = () => {

@@ -7,6 +7,7 @@ import { posed, seenThrough, softmax, unpack } from "./nets.js";
 import { field } from "./fields.js";
 import { drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
 import { loadPictures, number, options, palette, pictureChoice, plane, save } from "./ui.js";
+import { setAttribute, setText } from "./ui.js";
 
 // What both networks make of a frame, values in [0, 1]: θ, V and the classes' probabilities.
 export function readBoth(nets, U) {
@@ -254,15 +255,15 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
     input.draw();
     output.draw();
     const [row, other] = now.theta;
-    six.forEach((one, k) => { one.textContent = number([...row, ...other][k]); });
-    theta.setAttribute("aria-label", `θ: ${six.map((one) => one.textContent).join(", ")}`);
+    six.forEach((one, k) => setText(one, number((k < 3 ? row : other)[k % 3])));
+    setAttribute(theta, "aria-label", `θ: ${six.map((one) => one.textContent).join(", ")}`);
     withIt.update(now.blank ? null : now.look);
     without.update(now.blank ? null : now.plain);
-    words.textContent = sentence();
-    facts.textContent = now.blank ? "" : describe(now.theta)
-      .replace("The picture is", "V shows U").replace("The picture stays", "V shows U");
-    input.canvas.setAttribute("aria-label", `Input U. ${words.textContent}`);
-    output.canvas.setAttribute("aria-label", `V. ${facts.textContent}`);
+    setText(words, sentence());
+    setText(facts, now.blank ? "" : describe(now.theta)
+      .replace("The picture is", "V shows U").replace("The picture stays", "V shows U"));
+    setAttribute(input.canvas, "aria-label", `Input U. ${words.textContent}`);
+    setAttribute(output.canvas, "aria-label", `V. ${facts.textContent}`);
     fields.forEach((one, k) => one.update(Math.round(at[k] * 1e6) / 1e6));
     pen.update(width);
     modes.update(drawing ? "draw" : "move");

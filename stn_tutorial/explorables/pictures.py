@@ -174,22 +174,31 @@ def from_data_uri(src: str) -> Image.Image:
 
 
 @cache
-def embedded_image(name: str, side: int = SIDE) -> Image.Image:
-    """Return an embedded picture by name, 128×128 or smaller."""
+def _source(name: str, side: int) -> str:
+    """What a page carries of an embedded picture, as a `data:` address.
+
+    Photographs as WebP: an eighth of their PNGs' size, and each page that shows one carries it.
+    """
     image = EMBEDDED[name][1]()
-    return image if side == SIDE else image.resize((side, side), Image.Resampling.LANCZOS)
+    if side != SIDE:
+        image = image.resize((side, side), Image.Resampling.LANCZOS)
+    if image.mode == "RGB":
+        return data_uri(image, "WEBP", quality=QUALITY, method=6)
+    return data_uri(image)
+
+
+@cache
+def embedded_image(name: str, side: int = SIDE) -> Image.Image:
+    """Return an embedded picture by name, 128×128 or smaller: the values that a page shows."""
+    data = base64.b64decode(_source(name, side).partition(",")[2])
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.convert("L" if opened.mode == "L" else "RGB")
 
 
 @cache
 def embedded_pictures(side: int = SIDE) -> dict[str, dict[str, str]]:
-    """Return what a front end needs of the embedded pictures: name → label and data URI.
-
-    Photographs as WebP: an eighth of their PNGs' size, and each page that shows one carries it.
-    """
-    pictures = {}
-    for name, (label, _) in EMBEDDED.items():
-        image = embedded_image(name, side)
-        photo = image.mode == "RGB"
-        src = data_uri(image, "WEBP", quality=QUALITY, method=6) if photo else data_uri(image)
-        pictures[name] = {"label": label[0].upper() + label[1:], "src": src}
-    return pictures
+    """Return what a front end needs of the embedded pictures: name → label and data URI."""
+    return {
+        name: {"label": label[0].upper() + label[1:], "src": _source(name, side)}
+        for name, (label, _) in EMBEDDED.items()
+    }

@@ -74,7 +74,7 @@ explorable("pooling", ({ model, root, announce }) => {
   let bits = [];
   function build() {
     bits = signal().map((_, k) => h("button", {
-      type: "button", class: "bit", "aria-label": `Entry ${k + 1}`,
+      type: "button", class: "bit",
       onclick: () => set({
         bits: [...state.bits].map((bit, one) => (one === k ? String(1 - bit) : bit)).join(""),
       }),
@@ -99,6 +99,8 @@ explorable("pooling", ({ model, root, announce }) => {
     signal().forEach((bit, k) => {
       bits[k].style = place(k, 1, bit);
       bits[k].textContent = bit;
+      // With the value, which is what is seen: whoever speaks to the browser says that.
+      bits[k].setAttribute("aria-label", `Entry ${k + 1}: ${bit}`);
       bits[k].setAttribute("aria-pressed", String(Boolean(bit)));
     });
     const wrong = (k) => gaps[k] > 1e-9;

@@ -6,7 +6,7 @@ import { transformPoint, translation, warpInto } from "./maths.js";
 import { matrix } from "./fields.js";
 import { css, dot, drawPicture, explorable, fitting, follow, frame, frames, glide } from "./ui.js";
 import { h, handle, label, link, loadPictures, number, palette } from "./ui.js";
-import { pictureChoice, plane, save, stroke } from "./ui.js";
+import { pictureChoice, plane, save, setAttribute, setText, stroke } from "./ui.js";
 import { ownPicture } from "./own.js";
 
 const PRESETS = {
@@ -376,12 +376,12 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
     // From the output's pixel to the place where it reads: the direction of θ.
     arrow.draw([result, spread(target)], [input, spread(looked().source)]);
     fillInspector();
-    words.textContent = sentence();
+    setText(words, sentence());
     const det = determinant(theta);
-    facts.textContent = `det = ${number(det)}: ${areaWords(det)}`;
-    chips.forEach((chip, k) => chip.setAttribute(
-      "aria-pressed", String(same(theta, Object.values(PRESETS)[k](square)))));
-    result.canvas.setAttribute("aria-label", `Output. ${words.textContent}`);
+    setText(facts, `det = ${number(det)}: ${areaWords(det)}`);
+    chips.forEach((chip, k) => setAttribute(
+      chip, "aria-pressed", same(theta, Object.values(PRESETS)[k](square))));
+    setAttribute(result.canvas, "aria-label", `Output. ${words.textContent}`);
   }
 
   const fromModel = () => {
@@ -431,6 +431,7 @@ explorable("theta", ({ model, root, pictures, announce, onTheme }) => {
   draw();
   return () => {
     unfollow();
+    arrow.stop();
     glideTheta.stop();
     fit.stop();
     for (const self of [input, result, loupe]) self.stop();

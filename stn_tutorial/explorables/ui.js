@@ -95,6 +95,16 @@ export function h(tag, properties = {}, ...children) {
   return element;
 }
 
+// In every frame much is said again that has not changed: written anew, it would cost a new layout.
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+export function setAttribute(element, name, value) {
+  const text = String(value);
+  if (element.getAttribute(name) !== text) element.setAttribute(name, text);
+}
+
 // "−0.50": a true minus, so that columns of numbers stand still.
 export function number(value, places = 2) {
   const text = Math.abs(value) >= 1e6 ? value.toExponential(places) : value.toFixed(places);
@@ -143,7 +153,8 @@ export function palette(root) {
   return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`)]));
 }
 
-export const stillness = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+export const stillness = () => still.matches;
 
 // --- Words for those who cannot see the picture ---
 
@@ -220,7 +231,7 @@ export function options(legend, labels, onpick) {
   const element = h("div", { class: "options", role: "group", "aria-label": legend },
     h("span", { "aria-hidden": "true" }, legend), h("div", { class: "chips" }, ...chips));
   const update = (chosen) => chips.forEach((chip) =>
-    chip.setAttribute("aria-pressed", String(chip.value === String(chosen))));
+    setAttribute(chip, "aria-pressed", chip.value === String(chosen)));
   return { element, update };
 }
 
@@ -274,8 +285,11 @@ export function plane(label, paint, view = { x: 0, y: 0, reach: 1.1 }, aspect = 
 export function drawPicture(context, self, canvas, halfWidth, halfHeight) {
   const [left, top] = self.place(-halfWidth, -halfHeight);
   const [right, bottom] = self.place(halfWidth, halfHeight);
-  context.imageSmoothingEnabled = (right - left) / canvas.width < 4;
-  context.imageSmoothingQuality = "high";
+  const ratio = (right - left) / canvas.width;
+  context.imageSmoothingEnabled = ratio < 4;
+  // Of pixels for fewer ones "high" takes the mean. For more it would take a bicubic kernel, in four
+  // times the time: bilinear will do.
+  context.imageSmoothingQuality = ratio * (devicePixelRatio || 1) < 1 ? "high" : "low";
   context.drawImage(canvas, left, top, right - left, bottom - top);
   return [left, top, right - left, bottom - top];
 }
@@ -462,12 +476,27 @@ export function fitting(self, draw) {
 export function link() {
   const [halo, arrow, tip] = ["arrow halo", "arrow", "tip"].map((kind) => h("path", { class: kind }));
   const element = h("svg", { "aria-hidden": "true" }, halo, arrow, tip);
+  // Where the planes stand in the stage: asked for in every frame, it would have all laid out twice.
+  const corners = new Map();
+  let again;
+  const observer = new ResizeObserver(() => {
+    corners.clear();
+    again?.();
+  });
+  const corner = (self) => {
+    if (!corners.has(self)) {
+      const [box, own] = [element, self.canvas].map((one) => one.getBoundingClientRect());
+      corners.set(self, [own.left - box.left, own.top - box.top]);
+    }
+    return corners.get(self);
+  };
   const draw = (from, to) => {
-    const box = element.getBoundingClientRect();
+    if (!again) for (const one of element.parentNode.children) observer.observe(one);
+    again = () => draw(from, to);
     const on = ([self, [x, y]]) => {
-      const own = self.canvas.getBoundingClientRect();
+      const [left, top] = corner(self);
       const place = self.place(x, y).map((v) => Math.min(Math.max(v, 0), self.size));
-      return [own.left - box.left + place[0], own.top - box.top + place[1]];
+      return [left + place[0], top + place[1]];
     };
     const [x0, y0] = on(from);
     const [x1, y1] = on(to);
@@ -480,5 +509,5 @@ export function link() {
     arrow.setAttribute("d", curve);
     tip.setAttribute("d", `M${back(6, 0)} L${back(16, 5)} L${back(16, -5)}Z`);
   };
-  return { element, draw };
+  return { element, draw, stop: () => observer.disconnect() };
 }
