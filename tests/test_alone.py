@@ -82,8 +82,7 @@ def test_no_style_is_lost(chromium, pages, kind):
     page = chromium.new_page()
     page.goto((pages / f"{kind}.html").as_uri())
     page.locator("[data-stn-ready]").wait_for()
-    css = (bundling.FOLDER / "explorable.css").read_text(encoding="utf-8")
-    found = page.evaluate(WORN, css)
+    found = page.evaluate(WORN, bundling.styles())
     page.close()
     assert found["worn"] > 30
     assert found["lost"] == []

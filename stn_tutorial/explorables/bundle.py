@@ -155,6 +155,13 @@ def shake(code: str, exports: list[str], roots: tuple[str, ...]) -> tuple[str, l
     return left, [name for name in exports if name in kept]
 
 
+def styles() -> str:
+    """Return the style sheets of all explorables as one: what one may drag, then all the rest."""
+    return "\n".join(
+        (FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in ("handles", "explorable")
+    )
+
+
 @cache
 def bundle(*kinds: str, whole: bool = False) -> str:
     """Return one explorable, or several that share a page, as an ES module.
@@ -172,7 +179,7 @@ def bundle(*kinds: str, whole: bool = False) -> str:
         code, exports = shake(code, exports, ("mount", "mountPage"))
     # A page carries this text: without indentation it is a good deal lighter.
     code = "\n".join(line.strip() for line in code.splitlines())
-    css = squeeze_css((FOLDER / "explorable.css").read_text(encoding="utf-8"))
+    css = squeeze_css(styles())
     if not whole:
         css = shake_css(css, code)
     return "\n".join(

@@ -206,7 +206,8 @@ class Question(Explorable):
         one = self._question
         if one["kind"] == "choice":
             right = next(choice for choice in one["choices"] if choice.get("right"))
-            return f"{_marked_up(right['text'])} {_marked_up(right['say'])}"
+            stop = "" if right["text"].endswith((".", "!", "?")) else "."
+            return f"{_marked_up(right['text'])}{stop} {_marked_up(right['say'])}"
         if one["kind"] == "theta":
             rows = "; ".join(" ".join(f"{v:g}" for v in row) for row in one["answer"])
             return f"θ = [{rows}]. {_marked_up(one['right'])}".replace("-", "−")
