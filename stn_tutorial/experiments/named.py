@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stn_tutorial.experiments.addition import ADDITION, addition_cells
 from stn_tutorial.experiments.cells import cells
 from stn_tutorial.experiments.layout import Layout
 from stn_tutorial.experiments.paper import TABLE1
@@ -53,6 +54,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         title="the paper's Table 1, distorted MNIST",
         layout=TABLE1,
         cells=cells,
+    ),
+    "addition": Experiment(
+        title="the paper's table of sums, MNIST addition",
+        layout=ADDITION,
+        cells=addition_cells,
     ),
 }
 """By name; each table's results have their own file names, so that one folder may hold several."""
