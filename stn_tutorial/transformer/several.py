@@ -466,7 +466,8 @@ class SeriesTransformer(nn.Module):
             ValueError: U has another shape, or a localisation net returns another.
         """
         (check_picture if self.axes == 2 else check_volume)(U)
-        sides, thetas, seen = U.shape[2:], list[Tensor](), U
+        sides, seen = U.shape[2:], U
+        thetas: list[Tensor] = []
         for number, step in enumerate(self._each):
             if number:
                 seen = self.sample(U, thetas, size=sides)
