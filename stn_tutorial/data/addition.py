@@ -5,17 +5,20 @@ RTS; the label is their sum. Two variants put all digits on one canvas: two of t
 are drawn as the other distorted digits are, from a seed and a number alone, on the digits' device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stn_tutorial._checks import check_choice
 from stn_tutorial._facts import Fact
+from stn_tutorial.affine import scaling
 from stn_tutorial.data.batches import distortion_named, generator_of
 from stn_tutorial.data.digits import Digits
-from stn_tutorial.data.distortions import sent
+from stn_tutorial.data.distortions import SIDE, sent
+from stn_tutorial.grids import affine_grid
 
 __all__ = ["ADDITIONS", "Addition", "FixedSums", "Sums"]
 
@@ -53,17 +56,26 @@ class Addition(NamedTuple):
         """Of the sums, 0 to nine times the digits: 19 of two, 28 of three."""
         return 9 * self.digits + 1
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """Return the digits' maps from output to input, θ: (n, digits, 2, 3), on the CPU."""
-        theta = distortion_named("RTS").draw(n * self.digits, generator)
-        return theta.unflatten(0, (n, self.digits))
+    def draw(self, n: int, generator: torch.Generator, reach: float = 1.0) -> Tensor:
+        """Return the digits' maps from output to input, θ: (n, digits, 2, 3), on the CPU.
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        Args:
+            n: how many pictures.
+            generator: on the CPU.
+            reach: the share of RTS: 1 is the paper's task, at 0 all digits stand upright, in their
+                own size, in the middle, and between lie the tasks between, θ's numbers mixed.
+        """
+        theta = distortion_named("RTS").draw(n * self.digits, generator)
+        plain = scaling(SIDE / self.size[0])
+        return (plain + reach * (theta - plain)).unflatten(0, (n, self.digits))
+
+    def __call__(self, images: Tensor, generator: torch.Generator, reach: float = 1.0) -> Tensor:
         """Return the pictures, float32 (N, channels, 42, 42) in [0, 1].
 
         Args:
             images: uint8 (N, digits, 28, 28).
             generator: on the CPU; what is drawn depends on it and on N, and on nothing else.
+            reach: as in `draw`.
 
         Raises:
             ValueError: another dtype or shape.
@@ -73,7 +85,9 @@ class Addition(NamedTuple):
                 f"images must be uint8 of shape (N, {self.digits}, 28, 28), "
                 f"but {images.dtype} of shape {tuple(images.shape)} was given"
             )
-        placed = distortion_named("RTS")(images.reshape(-1, 1, 28, 28), generator)
+        theta = sent(self.draw(len(images), generator, reach), images.device).flatten(0, 1)
+        single = images.reshape(-1, 1, SIDE, SIDE).float() / 255
+        placed = F.grid_sample(single, affine_grid(theta, self.size), align_corners=False)
         placed = placed.view(-1, self.digits, *self.size)
         # On one canvas the brighter pixel is seen, so that no order of the digits matters.
         return placed if self.apart else placed.amax(dim=1, keepdim=True)
@@ -118,6 +132,8 @@ class Sums:
         batch_size: sums a step.
         seed: of who meets whom, and of the distortions.
         device: where the batches are made.
+        reach: from a step to its share of RTS, see `Addition.draw`: easy pictures first. The
+            paper's task throughout when left out.
 
     Raises:
         ValueError: an unknown name, or a batch of more sums than there are digits.
@@ -131,6 +147,7 @@ class Sums:
         batch_size: int = 128,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        reach: Callable[[int], float] | None = None,
     ) -> None:
         self.addition = addition_named(addition)
         if not 1 <= batch_size <= len(digits.labels):
@@ -140,6 +157,7 @@ class Sums:
             )
         self.images, self.labels = digits.images.to(device), digits.labels.to(device)
         self.batch_size, self.seed = batch_size, seed
+        self.reach = reach
         self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
 
     def chosen(self, step: int) -> Tensor:
@@ -163,7 +181,9 @@ class Sums:
         """Return the batch of a step, 0 the first."""
         chosen = sent(self.chosen(step), self.images.device)
         generator = generator_of("add", self.addition.name, self.seed, step)
-        return self.addition(self.images[chosen][:, :, 0], generator), self.labels[chosen].sum(1)
+        reach = 1.0 if self.reach is None else self.reach(step)
+        U = self.addition(self.images[chosen][:, :, 0], generator, reach)
+        return U, self.labels[chosen].sum(dim=1)
 
 
 class FixedSums:
@@ -178,6 +198,7 @@ class FixedSums:
         split: which digits these are, `"test"` or `"held-out"`; it goes into the seed.
         batch_size: sums at a time. It is part of what is fixed: leave it.
         device: where they are made.
+        reach: the share of RTS, see `Addition.draw`.
     """
 
     def __init__(
@@ -188,11 +209,12 @@ class FixedSums:
         *,
         batch_size: int = 1000,
         device: torch.device | str = "cpu",
+        reach: float = 1.0,
     ) -> None:
         check_choice("split", split, ("test", "held-out"))
         self.addition = addition_named(addition)
         self.images, self.labels = digits.images.to(device), digits.labels.to(device)
-        self.split, self.batch_size = split, batch_size
+        self.split, self.batch_size, self.reach = split, batch_size, reach
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -211,7 +233,8 @@ class FixedSums:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for number, chosen in enumerate(self.chosen().split(self.batch_size)):
             chosen = sent(chosen, self.images.device)
-            pictures = self.addition(self.images[chosen][:, :, 0], self._generator(number))
+            generator = self._generator(number)
+            pictures = self.addition(self.images[chosen][:, :, 0], generator, self.reach)
             yield pictures, self.labels[chosen].sum(dim=1)
 
     def theta(self) -> Tensor:
@@ -220,7 +243,8 @@ class FixedSums:
         float32 (N, digits, 2, 3), on the CPU.
         """
         parts = enumerate(self.labels.split(self.batch_size))
-        return torch.cat([self.addition.draw(len(p), self._generator(k)) for k, p in parts])
+        draw, reach = self.addition.draw, self.reach
+        return torch.cat([draw(len(p), self._generator(k), reach) for k, p in parts])
 
     def _generator(self, number: int) -> torch.Generator:
         return generator_of("fixed sum", self.split, self.addition.name, number)
