@@ -39,9 +39,12 @@ def seeded(seed=0):
 
 class TestAddition:
     def test_the_kinds(self):
-        assert list(ADDITIONS) == ["channels", "canvas", "three"]
+        assert list(ADDITIONS) == ["channels", "canvas", "three", "three-channels"]
         shapes = [(a.digits, a.channels, a.classes, a.size) for a in ADDITIONS.values()]
-        assert shapes == [(2, 2, 19, (42, 42)), (2, 1, 19, (42, 42)), (3, 1, 28, (42, 42))]
+        assert shapes == [
+            *((2, 2, 19, (42, 42)), (2, 1, 19, (42, 42))),
+            *((3, 1, 28, (42, 42)), (3, 3, 28, (42, 42))),
+        ]
         for addition in ADDITIONS.values():
             assert addition.facts
 
@@ -253,7 +256,7 @@ class TestCells:
         todo = addition_cells(rows=["fcn", "cnn"], seeds=[0, 1], steps=5)
         assert [(c.seed, c.model) for c in todo] == [(0, "fcn"), (0, "cnn"), (1, "fcn"), (1, "cnn")]
         everything = addition_cells(columns=list(ADDITIONS), steps=5)
-        assert len({c.name for c in everything}) == len(everything) == 3 * 3 * 8
+        assert len({c.name for c in everything}) == len(everything) == 3 * 4 * 8
         assert FAST.of_any_length() == FAST.name.replace("_3_seed", "_*_seed")
 
     @pytest.mark.parametrize(
@@ -282,4 +285,7 @@ class TestCells:
         assert "finished before" in again.output
         wrong = CliRunner().invoke(app, ["reproduce", "addition", "--columns", "R"])
         assert wrong.exit_code == 2
-        assert "columns must be one of channels, canvas, three, but 'R' was given" in wrong.output
+        assert (
+            "columns must be one of channels, canvas, three, three-channels, but 'R' was given"
+            in wrong.output
+        )

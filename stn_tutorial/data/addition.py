@@ -1,7 +1,7 @@
 """MNIST addition: several digits in one picture, and their sum for a label (chapter 12).
 
 In the paper's task two digits lie in two channels, each turned, scaled and placed on its own, as in
-RTS; the label is their sum. Two variants put all digits on one canvas: two of them, or three. They
+RTS; the label is their sum. Variants have three digits, and put two or three on one canvas. They
 are drawn as the other distorted digits are, from a seed and a number alone, on the digits' device.
 """
 
@@ -99,8 +99,9 @@ _TASK = (
     Fact("both digits are drawn from the same set; a digit may meet any other, and itself", "c"),
     Fact("a channel is turned, scaled and placed as a digit of RTS is", "c"),
 )
+_THREE = (Fact("three digits in three channels: not in the paper", "c"),)
 _ONE_CANVAS = (
-    Fact("both digits on one canvas: not in the paper", "c"),
+    Fact("all digits on one canvas: not in the paper", "c"),
     Fact("where digits overlap, the brighter pixel is seen", "c"),
 )
 
@@ -110,9 +111,10 @@ ADDITIONS: dict[str, Addition] = {
         Addition("channels", "two digits, two channels", 2, True, _TASK),
         Addition("canvas", "two digits, one canvas", 2, False, _ONE_CANVAS),
         Addition("three", "three digits, one canvas", 3, False, _ONE_CANVAS),
+        Addition("three-channels", "three digits, three channels", 3, True, _THREE),
     )
 }
-"""The kinds of addition by name: the paper's, in two channels, and two that are ours."""
+"""The kinds of addition by name: the paper's, in two channels, and three that are ours."""
 
 
 def addition_named(name: str) -> Addition:
