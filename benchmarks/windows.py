@@ -9,7 +9,9 @@ of the window always reads the same spot of the digit, 0 when the digit moves in
 as it does in the picture.
 
 - *channels*: two digits, two channels, before 0, 1 and 2 windows; also without easy pictures first;
-- *three-channels*: three digits before 0, 1, 2 and 3 windows;
+- *three-channels*: three digits before 0, 1, 2 and 3 windows; and the same with windows *by hand*,
+  which stand about the true middles of the first so many digits, so that nothing but the classifier
+  has to learn;
 - *canvas*: two digits on one canvas, before 1 and 2 windows, which start alike or side by side;
   the digits are told apart by which lies further left.
 
@@ -19,19 +21,23 @@ A row that is in the file is not run again.
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from benchmarks.sampling import ROOT, commit, device_name
 from stn_tutorial import data
-from stn_tutorial.affine import invert
+from stn_tutorial.affine import identity, invert
 from stn_tutorial.data import ADDITIONS, Digits, FixedSums, Sums
+from stn_tutorial.grids import affine_grid
 from stn_tutorial.models import count_parameters
 from stn_tutorial.training import Recipe, error_rate, train
 from stn_tutorial.transformer import Attention, ParallelTransformer, tiling
@@ -48,6 +54,7 @@ EASY = 0.6
 """The share of the steps in which the distortion grows, from a fifth of it to all."""
 
 ROWS: list[dict[str, Any]] = [
+    *({"task": "three-channels", "windows": k, "by_hand": True} for k in range(4)),
     *({"task": "three-channels", "windows": k} for k in (1, 2, 3, 0)),
     *({"task": "canvas", "windows": 2, "start": start} for start in ("alike", "side by side")),
     {"task": "canvas", "windows": 1},
@@ -82,6 +89,16 @@ def network(task: str, windows: int, start: Tensor | None, seed: int) -> nn.Sequ
     return nn.Sequential(nn.AvgPool2d(2), look, nn.Flatten(), *hidden, nn.Linear(width, classes))
 
 
+def reader(task: str, windows: int, seed: int) -> nn.Sequential:
+    """The classifier alone, as wide as the task's parameters allow."""
+    torch.manual_seed(seed)
+    channels, classes = ADDITIONS[task].channels, ADDITIONS[task].digits * (TOP - 1) + 1
+    inputs = windows * channels * 14 * 14 if windows else channels * 441
+    width = round(PARAMETERS[task] / (inputs + classes + 3))
+    hidden = nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU()
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(width, classes))
+
+
 def few(digits: Digits, count: int | None = None) -> Digits:
     """The digits below `TOP` alone."""
     kept = digits.labels < TOP
@@ -91,7 +108,7 @@ def few(digits: Digits, count: int | None = None) -> Digits:
 @torch.no_grad()
 def stilled(model: nn.Sequential, sums: FixedSums) -> list[list[float]]:
     """How far each window stills each digit: 1 − what is left of the variance of its place."""
-    if not isinstance(model[1], ParallelTransformer):
+    if not any(isinstance(module, ParallelTransformer) for module in model):
         return []
     thetas = [model[1].thetas(model[0](U)) for U, _ in sums]
     truth = sums.theta()
@@ -110,24 +127,53 @@ def stilled(model: nn.Sequential, sums: FixedSums) -> list[list[float]]:
     return rows
 
 
+def by_hand(U: Tensor, theta: Tensor, windows: int) -> Tensor:
+    """What windows about the true middles of the first digits show of U: (N, windows·C, 14, 14)."""
+    half = F.avg_pool2d(U, 2)
+    if not windows:
+        return half
+    views = []
+    for digit in range(windows):
+        look = identity().repeat(len(U), 1, 1)
+        look[:, :, 2] = invert(theta[:, digit])[:, :, 2]
+        views.append(F.grid_sample(half, affine_grid(look, (14, 14)), align_corners=False))
+    return torch.cat(views, dim=1)
+
+
 def measure(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> dict[str, Any]:
     """Train one network and return what is written of it."""
     task = row["task"]
     start = tiling(row["windows"], 0.6) if row.get("start") == "side by side" else None
-    model = network(task, row["windows"], start, seed)
+    model = network(task, 0 if row.get("by_hand") else row["windows"], start, seed)
+    if row.get("by_hand"):
+        model = reader(task, row["windows"], seed)
     grown = EASY * STEPS if row.get("easy_first", True) else 0
     reach = (lambda step: min(1.0, 0.2 + 0.8 * step / grown)) if grown else None
     sums = Sums(few(digits[0]), task, batch_size=BATCH, seed=seed, reach=reach)
     judged = FixedSums(few(digits[1], 2000), task, "held-out")
+    batches: Callable[[int], tuple[Tensor, Tensor]] = sums
+    asked: Any = judged
+    if row.get("by_hand"):
+
+        def batches(step: int) -> tuple[Tensor, Tensor]:
+            U, target = sums(step)
+            return by_hand(U, sums.theta(step), row["windows"]), target
+
+        places = judged.theta().split(judged.batch_size)
+        asked = [
+            (by_hand(U, theta, row["windows"]), target)
+            for (U, target), theta in zip(judged, places, strict=True)
+        ]
     began = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):
         records = train(
-            model, sums, RECIPE, every=STEPS // 20,
-            evaluate=lambda model: error_rate(model, judged),
+            model, batches, RECIPE, every=STEPS // 20,
+            evaluate=lambda model: error_rate(model, asked),
         )  # fmt: skip
     return {
         **row,
         "seed": seed,
+        "commit": commit(),
         "parameters": count_parameters(model),
         "error": round(records[-1]["error"], 3),
         "stilled": stilled(model, judged),
@@ -145,8 +191,8 @@ def main() -> None:
     digits = data.hold_out(data.load_digits("train", "mnist"))
     found = json.loads(out.read_text())["rows"] if out.exists() else []
     known = {json.dumps({k: r[k] for k in r if k in KEYS}, sort_keys=True) for r in found}
-    for seed in SEEDS:
-        for row in ROWS:
+    for batch in (ROWS[:4], ROWS[4:]):
+        for seed, row in itertools.product(SEEDS, batch):
             key = json.dumps({**row, "seed": seed}, sort_keys=True)
             if key in known:
                 continue
@@ -154,7 +200,6 @@ def main() -> None:
             print(key, found[-1]["error"], found[-1]["stilled"], flush=True)
             content = {
                 "command": "python -m benchmarks.windows",
-                "commit": commit(),
                 "device": device_name(torch.device("cpu")),
                 "threads": torch.get_num_threads(),
                 "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -169,7 +214,7 @@ def main() -> None:
             out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-KEYS = ("task", "windows", "start", "easy_first", "seed")
+KEYS = ("task", "windows", "by_hand", "start", "easy_first", "seed")
 
 if __name__ == "__main__":
     main()

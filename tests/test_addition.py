@@ -137,6 +137,14 @@ class TestSums:
         torch.testing.assert_close(sums(0)[0], F.pad(plain, (7, 7, 7, 7)))
         assert torch.equal(sums(10)[0], Sums(digits, batch_size=4)(10)[0])
 
+    def test_theta_says_where_the_digits_of_a_batch_lie(self, digits):
+        sums = Sums(digits, batch_size=8, seed=2, reach=lambda step: step / 10)
+        for step in (3, 10):
+            pictures = digits.images[sums.chosen(step).flatten()].float() / 255
+            grid = grids.affine_grid(sums.theta(step).flatten(0, 1), (42, 42))
+            again = F.grid_sample(pictures, grid, align_corners=False).view(8, 2, 42, 42)
+            torch.testing.assert_close(sums(step)[0], again)
+
     def test_guards(self, digits):
         with pytest.raises(ValueError, match="addition must be one of channels, canvas, three"):
             Sums(digits, "four")

@@ -182,10 +182,19 @@ class Sums:
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of a step, 0 the first."""
         chosen = sent(self.chosen(step), self.images.device)
-        generator = generator_of("add", self.addition.name, self.seed, step)
-        reach = 1.0 if self.reach is None else self.reach(step)
-        U = self.addition(self.images[chosen][:, :, 0], generator, reach)
+        U = self.addition(self.images[chosen][:, :, 0], *self._drawing(step))
         return U, self.labels[chosen].sum(dim=1)
+
+    def theta(self, step: int) -> Tensor:
+        """Return where each digit of a step's batch lies: θ from output to input, on the CPU.
+
+        float32 (N, digits, 2, 3), in the sums' order.
+        """
+        return self.addition.draw(self.batch_size, *self._drawing(step))
+
+    def _drawing(self, step: int) -> tuple[torch.Generator, float]:
+        generator = generator_of("add", self.addition.name, self.seed, step)
+        return generator, 1.0 if self.reach is None else self.reach(step)
 
 
 class FixedSums:
