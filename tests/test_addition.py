@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+from benchmarks import windows
 from stn_tutorial import data, experiments, grids
 from stn_tutorial.cli import app
 from stn_tutorial.data import ADDITIONS, DISTORTIONS, FixedSums, Sums
@@ -19,6 +20,7 @@ from stn_tutorial.models import (
     build_addition,
     count_parameters,
 )
+from stn_tutorial.results import load_results
 from stn_tutorial.training import error_rate
 from stn_tutorial.transformer import ParallelTransformer, SpatialTransformer
 
@@ -297,3 +299,46 @@ class TestCells:
             "columns must be one of channels, canvas, three, three-channels, but 'R' was given"
             in wrong.output
         )
+
+
+class TestMeasured:
+    """The book's results of sums: made by what stands in the package."""
+
+    def test_the_rows_were_trained_by_the_recipes_as_they_are(self):
+        table = load_results("addition")
+        assert table["source"] == ADDITION.source
+        for row in table["rows"]:
+            plan = experiments.ADDITION_RECIPES[row["recipe"]]
+            assert row["recipe_settings"] == plan.settings(row["steps"])
+            assert row["paper"] == ADDITION.printed(row["model"], row["addition"], row["dataset"])
+
+    def test_windows_by_hand_hold_their_digits_in_the_middle(self):
+        spot = torch.zeros(40, 28, 28, dtype=torch.uint8)
+        spot[:, 11:17, 11:17] = 255  # in the middle of its frame, so that turns do not move it
+        sums = Sums(
+            data.Digits(spot[:, None], torch.zeros(40, dtype=torch.int64)),
+            "three-channels",
+            batch_size=40,
+        )
+        U, _ = sums(0)
+        views = windows.by_hand(U, sums.theta(0), 3).view(40, 3, 3, 14, 14)
+        place = torch.arange(14) - 6.5
+
+        def off(seen):
+            """Of the ink's middle, in pixels of a picture at half its size."""
+            ink = seen / seen.sum(dim=(1, 2), keepdim=True)
+            return torch.stack([(ink.sum(1) * place).sum(1), (ink.sum(2) * place).sum(1)]).abs()
+
+        for k in range(3):
+            assert off(views[:, k, k]).max() < 0.3
+            assert off(views[:, k, (k + 1) % 3]).max() > 2
+        assert windows.by_hand(U, sums.theta(0), 0).shape == (40, 3, 21, 21)
+
+    def test_no_window_stills_more_than_all(self):
+        rows = load_results("windows")["rows"]
+        for row in rows:
+            assert all(score <= 1 for window in row["stilled"] for score in window)
+            learned = row["windows"] and not row.get("by_hand")
+            assert len(row["stilled"]) == (row["windows"] if learned else 0)
+            assert row["parameters"] == pytest.approx(windows.PARAMETERS[row["task"]], rel=0.02)
+        assert {row["task"] for row in rows} <= set(ADDITIONS)
