@@ -108,7 +108,7 @@ class TestFailures:
         def missing(*_):
             raise RuntimeError("MNIST is not there")
 
-        monkeypatch.setitem(Cell.prepare.__globals__, "_digits", missing)
+        monkeypatch.setitem(Cell.prepare.__globals__, "digits_of", missing)
         text = call(*TABLE, "--out", tmp_path, code=2)
         assert text.splitlines()[-1] == "stn-tutorial: MNIST is not there"
         assert left_over(tmp_path) == []
