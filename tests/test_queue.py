@@ -108,7 +108,7 @@ class TestFailures:
         def missing(*_):
             raise RuntimeError("MNIST is not there")
 
-        monkeypatch.setitem(Cell.prepare.__globals__, "_digits", missing)
+        monkeypatch.setitem(Cell.prepare.__globals__, "digits_of", missing)
         text = call(*TABLE, "--out", tmp_path, code=2)
         assert text.splitlines()[-1] == "stn-tutorial: MNIST is not there"
         assert left_over(tmp_path) == []
@@ -363,7 +363,7 @@ def test_reproduce_is_for_one_process(monkeypatch, tmp_path):
 
 def test_an_unusable_file_is_told_from_a_wrong_name():
     assert issubclass(UnusableFileError, ValueError)
-    assert set(experiments.EXPERIMENTS) == {"table1"}
+    assert set(experiments.EXPERIMENTS) == {"table1", "addition"}
     table1 = experiments.EXPERIMENTS["table1"]
     todo = table1.cells(
         columns=table1.columns, rows=table1.rows, seeds=[0], recipe="modern", steps=1

@@ -1,5 +1,6 @@
 """Pictures and digits: what the chapters look at and learn from (chapters 1, 2, 7 and 10 to 14)."""
 
+from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
 from stn_tutorial.data.digits import (
     Digits,
@@ -14,11 +15,15 @@ from stn_tutorial.data.distortions import DISTORTIONS, Distortion
 from stn_tutorial.data.pictures import letter_f, photograph
 
 __all__ = [
+    "ADDITIONS",
     "DISTORTIONS",
+    "Addition",
     "Batches",
     "Digits",
     "Distortion",
     "FixedSet",
+    "FixedSums",
+    "Sums",
     "data_folder",
     "dataset_name",
     "embedded_digits",

@@ -16,7 +16,7 @@ from stn_tutorial.data.distortions import DISTORTIONS, Distortion, sent
 __all__ = ["Batches", "FixedSet"]
 
 
-def _generator(*key: int | str) -> torch.Generator:
+def generator_of(*key: int | str) -> torch.Generator:
     """Return a CPU generator that depends on the key alone."""
     digest = hashlib.sha256(repr(key).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
@@ -65,7 +65,7 @@ class Batches:
         """Return the order of one pass, kept until another one is asked for."""
         if number != self._pass:
             self._order = torch.randperm(
-                len(self.labels), generator=_generator("order", self.seed, number)
+                len(self.labels), generator=generator_of("order", self.seed, number)
             )
             self._pass = number
         return self._order
@@ -79,7 +79,7 @@ class Batches:
         if missing := self.batch_size - len(chosen):
             chosen = torch.cat([chosen, self._chosen(first + 1)[:missing]])
         chosen = sent(chosen, self.images.device)
-        generator = _generator("distort", self.seed, step)
+        generator = generator_of("distort", self.seed, step)
         return self.distortion(self.images[chosen], generator), self.labels[chosen]
 
 
@@ -130,4 +130,4 @@ class FixedSet:
         return torch.cat([self.distortion.draw(len(p), self._generator(k)) for k, p in parts])
 
     def _generator(self, number: int) -> torch.Generator:
-        return _generator("fixed", self.split, self.distortion.name, number)
+        return generator_of("fixed", self.split, self.distortion.name, number)

@@ -1,5 +1,6 @@
 """The recipes by name, each for all models alike."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ class Plan:
         cpu_steps: the length on a CPU, when nothing else is asked for.
         batch_norm: see `models.build`.
         dropout: see `models.build`.
+        easy_first: the share of the steps in which the distortion grows from a fifth of itself to
+            all of it, where an experiment can do so; 0 for the whole distortion from the start.
         facts: what it rests on, and how sure we are of each.
     """
 
@@ -28,12 +31,20 @@ class Plan:
     cpu_steps: int
     batch_norm: bool = False
     dropout: float = 0.0
+    easy_first: float = 0.0
     facts: tuple[Fact, ...] = ()
 
     def settings(self, steps: int) -> dict[str, Any]:
         """Return all that training for so many steps depends on, by name."""
-        added = {"batch_norm": self.batch_norm, "dropout": self.dropout}
+        added: dict[str, Any] = {"batch_norm": self.batch_norm, "dropout": self.dropout}
+        if self.easy_first:  # of which results that do without it say nothing
+            added["easy_first"] = self.easy_first
         return asdict(self.recipe.scaled(steps)) | added
+
+    def reach(self, steps: int) -> Callable[[int], float] | None:
+        """Return the share of the distortion at each of so many steps; None where it is all."""
+        grown = self.easy_first * steps
+        return (lambda step: min(1.0, 0.2 + 0.8 * step / grown)) if grown else None
 
 
 RECIPES: dict[str, Plan] = {
@@ -78,13 +89,17 @@ RECIPES: dict[str, Plan] = {
 """The paper's recipe, and one of ten years later for the same layers; each for all models alike."""
 
 
-def default_steps(recipe: str, device: torch.device | str) -> int:
+def default_steps(
+    recipe: str, device: torch.device | str, recipes: Mapping[str, Plan] | None = None
+) -> int:
     """Return a recipe's length on such a device: the full one on a GPU, perhaps a shorter on a CPU.
 
     Args:
-        recipe: a name from `RECIPES`.
+        recipe: a name from `recipes`.
         device: where it is to run.
+        recipes: those of an experiment, `RECIPES` when left out.
     """
-    check_choice("recipe", recipe, tuple(RECIPES))
-    chosen = RECIPES[recipe]
+    recipes = RECIPES if recipes is None else recipes
+    check_choice("recipe", recipe, tuple(recipes))
+    chosen = recipes[recipe]
     return chosen.cpu_steps if torch.device(device).type == "cpu" else chosen.recipe.steps
