@@ -179,14 +179,20 @@ def reproduce(
     which: Annotated[
         str,
         typer.Argument(
-            metavar="TABLE", help=f"Which table: {', '.join(map(repr, experiments.EXPERIMENTS))}."
+            metavar="TABLE",
+            help="Which table: "
+            + "; ".join(f"{name!r}, {e.title}" for name, e in experiments.EXPERIMENTS.items())
+            + ".",
         ),
     ],
     rows: Annotated[
         str | None, typer.Option(help="Models, separated by commas; all when left out.")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(help="Distortions, separated by commas; all when left out.")
+        str | None,
+        typer.Option(
+            help="Columns, in Table 1 distortions, separated by commas; all when left out."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, … in turn.")] = 3,
     recipe: Recipe = "modern",
@@ -225,7 +231,8 @@ def reproduce(
     """
     with _in_one_line():
         check_choice("table", which, tuple(experiments.EXPERIMENTS))
-        check_choice("recipe", recipe, tuple(experiments.RECIPES))
+        recipes = experiments.EXPERIMENTS[which].layout.recipes
+        check_choice("recipe", recipe, tuple(recipes))
         check_choice("on", on, ("here", "ray"))
         if processes()[1] > 1:
             raise ValueError(
@@ -246,7 +253,7 @@ def reproduce(
             rows=_names(rows, experiment.rows, "rows"),
             seeds=range(seeds),
             recipe=recipe,
-            steps=steps or experiments.default_steps(recipe, where),
+            steps=steps or experiments.default_steps(recipe, where, recipes),
         )
         how = Execution(precision, channels_last=True, compile=compile)
         stopped, problems = False, {}

@@ -5,45 +5,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stn_tutorial.data import DISTORTIONS
 from stn_tutorial.experiments.cells import cells
+from stn_tutorial.experiments.layout import Layout
+from stn_tutorial.experiments.paper import TABLE1
 from stn_tutorial.experiments.table import merge, render
 from stn_tutorial.experiments.work import Task
-from stn_tutorial.models import MODELS
 
 __all__ = ["EXPERIMENTS", "Experiment"]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table: which cells it has, and how they are put together.
+    """A table: which cells it has, and how they are laid out.
 
     Args:
         title: what it is, in a line.
-        rows: the names of its rows.
-        columns: the names of its columns.
+        layout: its rows, its columns, and the paper's figures.
         cells: from `columns`, `rows`, `seeds`, `recipe` and `steps`, by these names, to the cells
             in the order in which they are to be trained.
-        merge: from the folder of the results to the table, ready for JSON.
-        render: from the table to its text.
     """
 
     title: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
+    layout: Layout
     cells: Callable[..., Sequence[Task]]
-    merge: Callable[[Path], dict[str, Any]]
-    render: Callable[[dict[str, Any]], str]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The names of its rows."""
+        return self.layout.rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return self.layout.columns
+
+    def merge(self, folder: Path) -> dict[str, Any]:
+        """Return the table of the results in a folder, ready for JSON; see `merge`."""
+        return merge(folder, layout=self.layout)
+
+    def render(self, table: dict[str, Any]) -> str:
+        """Return the table's text; see `render`."""
+        return render(table, self.layout)
 
 
 EXPERIMENTS: dict[str, Experiment] = {
     "table1": Experiment(
         title="the paper's Table 1, distorted MNIST",
-        rows=MODELS,
-        columns=tuple(DISTORTIONS),
+        layout=TABLE1,
         cells=cells,
-        merge=merge,
-        render=render,
     ),
 }
 """By name; each table's results have their own file names, so that one folder may hold several."""

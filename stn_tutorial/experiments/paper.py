@@ -1,8 +1,12 @@
-"""What the paper's Table 1 prints."""
+"""What the paper's Table 1 prints, and how we lay it out."""
 
 from stn_tutorial._facts import Fact
+from stn_tutorial.data import DISTORTIONS
+from stn_tutorial.experiments.layout import Layout
+from stn_tutorial.models import FACTS as MODEL_FACTS
+from stn_tutorial.models import MODELS
 
-__all__ = ["PAPER", "PAPER_SOURCE"]
+__all__ = ["PAPER", "PAPER_SOURCE", "TABLE1", "TC_FACT"]
 
 PAPER_SOURCE = (
     "Jaderberg, Simonyan, Zisserman and Kavukcuoglu 2015, Spatial Transformer Networks, Table 1 "
@@ -24,3 +28,19 @@ PAPER: dict[str, dict[str, float]] = {
 
 
 TC_FACT = Fact("the paper's TC figures for ST-FCN and ST-CNN are those of the affine map", "c")
+
+
+TABLE1 = Layout(
+    key="distortion",
+    columns=tuple(DISTORTIONS),
+    rows=MODELS,
+    paper=PAPER,
+    source=PAPER_SOURCE,
+    facts={
+        **{name: distortion.facts for name, distortion in DISTORTIONS.items()},
+        "models": MODEL_FACTS,
+        "table": (TC_FACT,),
+    },
+    kept=("misread",),
+)
+"""The paper's Table 1: its models on its distortions of MNIST."""

@@ -1,5 +1,6 @@
 """The recipes by name, each for all models alike."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,13 +79,17 @@ RECIPES: dict[str, Plan] = {
 """The paper's recipe, and one of ten years later for the same layers; each for all models alike."""
 
 
-def default_steps(recipe: str, device: torch.device | str) -> int:
+def default_steps(
+    recipe: str, device: torch.device | str, recipes: Mapping[str, Plan] | None = None
+) -> int:
     """Return a recipe's length on such a device: the full one on a GPU, perhaps a shorter on a CPU.
 
     Args:
-        recipe: a name from `RECIPES`.
+        recipe: a name from `recipes`.
         device: where it is to run.
+        recipes: those of an experiment, `RECIPES` when left out.
     """
-    check_choice("recipe", recipe, tuple(RECIPES))
-    chosen = RECIPES[recipe]
+    recipes = RECIPES if recipes is None else recipes
+    check_choice("recipe", recipe, tuple(recipes))
+    chosen = recipes[recipe]
     return chosen.cpu_steps if torch.device(device).type == "cpu" else chosen.recipe.steps

@@ -1,4 +1,7 @@
-"""One table of all finished cells, beside the paper's figures."""
+"""One table of all finished cells, beside the paper's figures.
+
+Which table it is, a `Layout` says: `TABLE1`, when nothing else is given.
+"""
 
 import json
 import statistics
@@ -7,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from stn_tutorial._facts import assumptions
-from stn_tutorial.data import DISTORTIONS
-from stn_tutorial.experiments.paper import PAPER, PAPER_SOURCE, TC_FACT
-from stn_tutorial.experiments.recipes import RECIPES
+from stn_tutorial.experiments.layout import Layout
+from stn_tutorial.experiments.paper import TABLE1
 from stn_tutorial.experiments.results import read, write
 from stn_tutorial.experiments.running import locked
-from stn_tutorial.models import FACTS as MODEL_FACTS
-from stn_tutorial.models import MODELS
 from stn_tutorial.training import UnusableFileError, clear_partial
 
 __all__ = ["merge", "render", "write_table"]
 
 
-def _results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def _results(folder: Path, layout: Layout) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the results of this table in a folder, and what is to be said of other files."""
     found, left_out = [], []
     for path in sorted(folder.glob("*_seed*.json")):
@@ -28,7 +28,7 @@ def _results(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         except UnusableFileError as error:
             left_out.append(str(error))
             continue
-        if result["settings"].get("distortion") in DISTORTIONS:  # no other experiment's
+        if result["settings"].get(layout.key) in layout.columns:  # no other experiment's
             found.append(result)
     for path in sorted(folder.glob("*_seed*.failed")):
         left_out.append(f"{path.stem} failed: {path} says why")
@@ -45,22 +45,25 @@ def _same_but_seed(settings: dict[str, Any]) -> str:
     return json.dumps({**settings, "seed": 0}, sort_keys=True)
 
 
-def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any]:
+def merge(
+    folder: Path | str, target: Path | str | None = None, layout: Layout = TABLE1
+) -> dict[str, Any]:
     """Make one table of all finished cells in a folder, whatever else lies there.
 
     Args:
         folder: where `run` wrote its files.
         target: a JSON file to write the table to; not written when left out.
+        layout: which table.
 
     Returns:
-        The table: `rows`, one for each model, distortion, recipe (with all its settings), length
-        and data set, with its seeds' errors, their mean and spread, which test digits each misread,
-        the runs that made them, and the paper's figure; `source` of that figure; `assumptions`, by
-        what they are about; and `left_out`, a line for each file that is damaged or no result, and
-        for each cell that failed.
+        The table: `rows`, one for each model, column, recipe (with all its settings), length and
+        data set, with its seeds' errors, their mean and spread, what the layout keeps of each (in
+        Table 1, which test digits it misread), the runs that made them, and the paper's figure;
+        `source` of that figure; `assumptions`, by what they are about; and `left_out`, a line for
+        each file that is damaged or no result, and for each cell that failed.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
-    found, left_out = _results(Path(folder))
+    found, left_out = _results(Path(folder), layout)
     for result in found:
         groups.setdefault(_same_but_seed(result["settings"]), []).append(result)
     rows = []
@@ -68,14 +71,14 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
         results.sort(key=lambda result: result["settings"]["seed"])
         s = results[0]["settings"]
         dataset, recipe, steps = s["dataset"], s["recipe"], s["steps"]
-        distortion, model = s["distortion"], s["model"]
+        column, model = s[layout.key], s["model"]
         tests = [result["test_error"] for result in results]
         rows.append(
             {
                 "dataset": dataset,
                 "recipe": recipe,
                 "steps": steps,
-                "distortion": distortion,
+                layout.key: column,
                 "model": model,
                 "width": results[0]["width"],
                 "parameters": results[0]["parameters"],
@@ -83,7 +86,7 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
                 "test_errors": tests,
                 "mean": round(statistics.mean(tests), 4),
                 "spread": round(statistics.stdev(tests), 4) if len(tests) > 1 else None,
-                "misread": [result["misread"] for result in results],
+                **{key: [result[key] for result in results] for key in layout.kept},
                 "held_out_errors": [result["held_out_error"] for result in results],
                 "seconds": [result["seconds"] for result in results],
                 "histories": [result["history"] for result in results],
@@ -95,25 +98,23 @@ def merge(folder: Path | str, target: Path | str | None = None) -> dict[str, Any
                 "versions": results[0]["runs"][-1]["versions"],
                 "runs": [result["runs"] for result in results],
                 "recipe_settings": results[0]["settings"]["recipe_settings"],
-                "paper": PAPER[model].get(distortion) if dataset == "mnist" else None,
+                "paper": layout.printed(model, column, dataset),
             }
         )
-    order = {name: place for place, name in enumerate((*DISTORTIONS, *MODELS))}
+    columns, models = (list(names).index for names in (layout.columns, layout.rows))
     rows.sort(
         key=lambda r: (
             *(r["dataset"], r["recipe"], r["steps"], json.dumps(r["recipe_settings"])),
-            *(order[r["distortion"]], order[r["model"]]),
+            *(columns(r[layout.key]), models(r["model"])),
         )
     )
     table = {
         "rows": rows,
-        "paper": PAPER,
-        "source": PAPER_SOURCE,
+        "paper": {row: dict(figures) for row, figures in layout.paper.items()},
+        "source": layout.source,
         "assumptions": {
-            **{name: assumptions(d.facts) for name, d in DISTORTIONS.items()},
-            "models": assumptions(MODEL_FACTS),
-            **{f"recipe {name}": assumptions(r.facts) for name, r in RECIPES.items()},
-            "table": assumptions((TC_FACT,)),
+            **{name: assumptions(facts) for name, facts in layout.facts.items()},
+            **{f"recipe {name}": assumptions(r.facts) for name, r in layout.recipes.items()},
         },
         "left_out": left_out,
     }
@@ -143,11 +144,12 @@ def write_table(table: Callable[[], dict[str, Any]], target: Path) -> dict[str, 
     return made
 
 
-def render(table: dict[str, Any]) -> str:
-    """Show a table of `merge` as text: ours, and the paper's in brackets.
+def render(table: dict[str, Any], layout: Layout = TABLE1) -> str:
+    """Show a table of `merge` as text: ours, and beside each figure the paper's.
 
     Args:
         table: as `merge` returns it.
+        layout: which table it is.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in table["rows"]:
@@ -162,30 +164,33 @@ def render(table: dict[str, Any]) -> str:
             for name, value in json.loads(settings).items()
             if any(other.get(name) != value for other in namesakes)
         )
-        columns = [name for name in DISTORTIONS if any(r["distortion"] == name for r in rows)]
-        by_place = {(row["model"], row["distortion"]): row for row in rows}
+        columns = [c for c in layout.columns if any(r[layout.key] == c for r in rows)]
+        wide = [max(17, len(name) + 1) for name in columns]
+        first = max(19, *(len(model) + 1 for model in layout.rows))
+        by_place = {(row["model"], row[layout.key]): row for row in rows}
         # A table of our own, beside a column of theirs each: never a mean of the two.
         title = f"{dataset}, {recipe} recipe, {steps} steps" + (f", {apart}" if apart else "")
-        lines += [f"{title}: test error in %, mean ± spread (n)"]
-        lines += [f"{'':<19}" + "".join(f"{name:>17} {'paper':>6}" for name in columns)]
-        for model in MODELS:
+        lines += [f"{title}: {layout.measure}, mean ± spread (n)"]
+        heads = (f"{name:>{w}} {'paper':>6}" for name, w in zip(columns, wide, strict=True))
+        lines += [f"{'':<{first}}" + "".join(heads)]
+        for model in layout.rows:
             if not any((model, name) in by_place for name in columns):
                 continue
-            line = f"{model:<19}"
-            for name in columns:
+            line = f"{model:<{first}}"
+            for name, w in zip(columns, wide, strict=True):
                 row = by_place.get((model, name))
                 ours = "–"
                 if row is not None:
                     spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
                     ours = f"{row['mean']:.2f}{spread} ({len(row['seeds'])})"
-                theirs = PAPER[model].get(name) if dataset == "mnist" else None
-                line += f"{ours:>17} {'–' if theirs is None else f'{theirs:.1f}':>6}"
+                theirs = layout.printed(model, name, dataset)
+                line += f"{ours:>{w}} {'–' if theirs is None else f'{theirs:.1f}':>6}"
             lines.append(line)
         lines.append("")
     if not lines:
         lines = ["No cell is finished yet."]
     if any(row["paper"] is not None for row in table["rows"]):
-        lines.append(f"paper: {PAPER_SOURCE}")
+        lines.append(f"paper: {layout.source}")
     if table.get("left_out"):  # which tables of an earlier format lack
         lines += ["", *table["left_out"]]
     return "\n".join(lines).rstrip()

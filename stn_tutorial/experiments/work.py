@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from stn_tutorial.training import Recipe
+from stn_tutorial.training import Recipe, error_rate
 
 __all__ = ["Task", "Work"]
 
@@ -22,11 +22,16 @@ class Work:
     batches: Callable[[int], tuple[Tensor, Tensor]]
     """See `training.train`."""
     choose_by: Iterable[tuple[Tensor, Tensor]]
-    """What is held out of the training, for `training.error_rate`."""
+    """What is held out of the training, for `error`."""
     judge: Callable[[nn.Module], dict[str, Any]]
-    """Looks at the test set, once, at the end; what it returns goes into the result."""
+    """Looks at the test set, once, at the end; what it returns goes into the result: `"test_error"`
+    and what the table's layout keeps."""
     facts: dict[str, Any]
-    """More that goes into the result: sizes, counts."""
+    """More that goes into the result: sizes, counts; `"width"` and `"parameters"` at least."""
+    error: Callable[[nn.Module, Iterable[tuple[Tensor, Tensor]]], float] = error_rate
+    """From the model and `choose_by` to its error in %."""
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    """See `training.train`: cross-entropy when left out."""
 
 
 class Task(Protocol):
@@ -42,7 +47,7 @@ class Task(Protocol):
 
     @property
     def recipe(self) -> str:
-        """A name from `RECIPES`."""
+        """A name from its experiment's recipes."""
 
     @property
     def steps(self) -> int:

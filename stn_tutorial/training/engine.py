@@ -38,6 +38,9 @@ __all__ = ["train"]
 SAVE_SECONDS = 60.0
 """The most work, in time, that a kill may cost."""
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From scores and target to a number."""
+
 
 def _check_run(model: nn.Module, recipe: Recipe, every: int, world: int) -> None:
     check_number("every", every, "1", whole=True)
@@ -57,7 +60,8 @@ def _check_batch(U: object, target: object, count: int, device: torch.device) ->
         or not U.is_floating_point()
         or target.dtype != torch.int64
         or len(U) != count
-        or tuple(target.shape) != (count,)
+        or target.ndim == 0
+        or len(target) != count
         or not U.device == target.device == device
     ):
         given = " and ".join(
@@ -65,8 +69,8 @@ def _check_batch(U: object, target: object, count: int, device: torch.device) ->
             for x in (U, target)
         )
         raise ValueError(
-            f"batch(step) must give (U, target), a floating ({count}, …) and int64 ({count},) on "
-            f"{device}, but {given} were given"
+            f"batch(step) must give (U, target), a floating ({count}, …) and int64 ({count},), or "
+            f"({count}, heads) of a model that has several, on {device}, but {given} were given"
         )
 
 
@@ -74,7 +78,12 @@ class _Run:
     """A run under way: what its steps move, and what is saved of it."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, execution: Execution, path: Path | None
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        execution: Execution,
+        path: Path | None,
+        loss: Loss | None,
     ) -> None:
         self.rank, self.world = processes()
         self.device = device_of(model)
@@ -88,6 +97,7 @@ class _Run:
             if self.device.type == "cuda":
                 model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         self.model, self.recipe, self.execution, self.path = model, recipe, execution, path
+        self.loss = self._cross_entropy if loss is None else loss
         self.optimiser = make_optimiser(model, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.progress = Progress()
@@ -111,6 +121,9 @@ class _Run:
         history = self.progress.history
         return history[-1] if history else Record(step=0, loss=math.nan, seconds=0.0)
 
+    def _cross_entropy(self, scores: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(scores, target, label_smoothing=self.recipe.label_smoothing)
+
     def learn(self, U: Tensor, target: Tensor) -> Tensor:
         """Take a step; return this process's part of U."""
         U, target = U.chunk(self.world)[self.rank], target.chunk(self.world)[self.rank]
@@ -122,7 +135,7 @@ class _Run:
         mixed = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype, enabled=mixed):
             scores = self.forward(U)
-            loss = F.cross_entropy(scores, target, label_smoothing=self.recipe.label_smoothing)
+            loss = self.loss(scores, target)
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
@@ -196,8 +209,9 @@ def train(
     checkpoint: Path | str | None = None,
     execution: Execution | None = None,
     on_record: Callable[[Record], object] | None = None,
+    loss: Loss | None = None,
 ) -> list[Record]:
-    """Train a classifier on batches that are drawn afresh, with cross-entropy.
+    """Train a classifier on batches that are drawn afresh, with cross-entropy or a loss of yours.
 
     Every `every` steps, and after the last one, it looks up from its work: it notes the loss,
     evaluates the model, warns of a transformer that has collapsed, and saves a checkpoint. Between,
@@ -216,11 +230,13 @@ def train(
     records only.
 
     Args:
-        model: takes U, returns a score for each class, (N, classes). It is on its device already,
-            and is left in evaluation mode. Seed before you build it: its initial weights and its
-            dropout are drawn from PyTorch's own generator.
+        model: takes U, returns a score for each class, (N, classes), or of several heads at once,
+            (N, classes, heads). It is on its device already, and is left in evaluation mode. Seed
+            before you build it: its initial weights and its dropout are drawn from PyTorch's own
+            generator.
         batch: from the number of a step, 0 the first, to (U, target): floating (batch_size, …) and
-            int64 (batch_size,), on the model's device. It must depend on that number alone.
+            int64 (batch_size,) or (batch_size, heads), on the model's device. It must depend on
+            that number alone.
         recipe: what is trained. A checkpoint of another one is refused.
         evaluate: from the model, in evaluation mode and without gradients, to its error in %; for
             example `lambda model: error_rate(model, held_out)`.
@@ -230,6 +246,9 @@ def train(
         execution: how it is carried out; `Execution()` when left out.
         on_record: called with each new record before it is saved, the model still in evaluation
             mode. After a kill it may see a record again.
+        loss: from the scores and the target of a batch to its mean loss, under autocast; when left
+            out, cross-entropy, with the recipe's label smoothing, the mean over all heads. Nothing
+            of it is saved in the checkpoint.
 
     Raises:
         ValueError: a batch of a wrong shape, dtype or device; a precision that the device lacks.
@@ -245,7 +264,8 @@ def train(
     execution = Execution() if execution is None else execution
     rank, world = processes()
     _check_run(model, recipe, every, world)
-    run = _Run(model, recipe, execution, None if checkpoint is None else Path(checkpoint))
+    path = None if checkpoint is None else Path(checkpoint)
+    run = _Run(model, recipe, execution, path, loss)
     model, progress = run.model, run.progress
     warned: set[str] = set()
     stopping, stopped = Stopping(), False

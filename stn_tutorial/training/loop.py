@@ -161,6 +161,8 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def error_rate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the share of pictures, in %, whose highest score is not their label's.
 
+    Of a model with several heads, (N, classes, heads), a picture is right when all of them are.
+
     Args:
         model: as in `train`; it is judged in evaluation mode, in float32, and left in its own mode.
         batches: (U, target) each, of any size, on the model's device.
@@ -173,7 +175,7 @@ def error_rate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> fl
     wrong = torch.zeros((), dtype=torch.int64, device=device_of(model))
     count = 0
     for U, target in batches:
-        wrong += (model(U).argmax(dim=1) != target).sum()
+        wrong += (model(U).argmax(dim=1) != target).reshape(len(target), -1).any(dim=1).sum()
         count += len(target)
     model.train(training)
     if not count:
