@@ -134,7 +134,9 @@ class DrawnNumbers:
         wide = cell[:, None] / INK * _between(0.85, 1.15, each[0])
         tall = height[:, None] / INK * _between(0.9, 1.08, each[1])
         y = 0.08 * (2 * each[2] - 1)
-        own = compose(scaling(wide.flatten(), tall.flatten()), translation(x.flatten(), y.flatten()))
+        own = compose(
+            scaling(wide.flatten(), tall.flatten()), translation(x.flatten(), y.flatten())
+        )
         whole = compose(
             shear(_between(-0.2, 0.3, u[:, 3])),
             rotation(_between(-10, 10, u[:, 4])),
@@ -177,11 +179,12 @@ class DrawnNumbers:
         n, (height, width) = len(u), self.size
         zoom = _between(0.1, 0.3, u[:, 0])
         # The two photographs share the width; a window stays inside one of them.
-        which = (u[:, 1] * len(PHOTOGRAPHS)).floor()
-        x = (2 * which + 1) / len(PHOTOGRAPHS) - 1 + (1 - zoom) * (2 * u[:, 2] - 1) / len(PHOTOGRAPHS)
+        many = len(PHOTOGRAPHS)
+        which = (u[:, 1] * many).floor()
+        x = (2 * which + 1) / many - 1 + (1 - zoom) * (2 * u[:, 2] - 1) / many
         y = (1 - zoom) * (2 * u[:, 3] - 1)
         theta = torch.zeros(n, 2, 3)
-        theta[:, 0, 0], theta[:, 1, 1] = zoom / len(PHOTOGRAPHS), zoom
+        theta[:, 0, 0], theta[:, 1, 1] = zoom / many, zoom
         theta[:, 0, 2], theta[:, 1, 2] = x, y
         grid = F.affine_grid(sent(theta, self.device), [n, 3, height, width], align_corners=False)
         texture = F.grid_sample(

@@ -65,7 +65,7 @@ def check_labels(labels: Tensor, where: str) -> None:
             f"{where}: labels must have shape (N, {POSITIONS}), "
             f"but shape {tuple(labels.shape)} was given"
         )
-    if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) <= NO_DIGIT):
+    if len(labels) and not (int(labels.min()) >= 0 and int(labels.max()) <= NO_DIGIT):
         bad = int(((labels < 0) | (labels > NO_DIGIT)).any(dim=1).nonzero()[0])
         raise ValueError(
             f"{where}: labels must be 0 to 9, or {NO_DIGIT} for no digit, "

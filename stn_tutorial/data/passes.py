@@ -27,8 +27,7 @@ class Passes:
     def __init__(self, count: int, batch_size: int, seed: int, what: str) -> None:
         if not 1 <= batch_size <= count:
             raise ValueError(
-                f"batch_size must be 1 to {count}, the number of {what}, "
-                f"but {batch_size} was given"
+                f"batch_size must be 1 to {count}, the number of {what}, but {batch_size} was given"
             )
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)

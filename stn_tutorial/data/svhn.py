@@ -260,8 +260,9 @@ def _unpack(path: Path, part: str, into: Path) -> Path:
         with tarfile.open(path, "r:gz") as archive:
             archive.extractall(into, filter="data")
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be unpacked: {error}. Delete it, and fetch it again.") \
-            from error
+        raise ValueError(
+            f"{path} cannot be unpacked: {error}. Delete it, and fetch it again."
+        ) from error
     folder = into / part
     if not (folder / "digitStruct.mat").is_file():
         raise ValueError(f"{path} is not SVHN's archive: {part}/digitStruct.mat is not in it")

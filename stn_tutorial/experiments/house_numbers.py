@@ -11,7 +11,6 @@ from torch import nn
 from stn_tutorial._checks import check_choice
 from stn_tutorial._facts import Fact
 from stn_tutorial.data import (
-    SOURCES,
     FixedNumbers,
     HouseNumberBatches,
     HouseNumbers,
@@ -19,46 +18,49 @@ from stn_tutorial.data import (
     load_house_numbers,
     number_lengths,
 )
+from stn_tutorial.experiments.layout import Layout
+from stn_tutorial.experiments.recipes import Plan
 from stn_tutorial.experiments.work import Work
-from stn_tutorial.models import NUMBER_MODELS, build_number_reader, count_parameters
+from stn_tutorial.models import NUMBER_FACTS, NUMBER_MODELS, build_number_reader, count_parameters
 from stn_tutorial.training import Recipe, exact_float32
 
-__all__ = ["NUMBER_PAPER", "NUMBER_PLANS", "NumberCell", "NumberPlan", "number_cells"]
+__all__ = ["NUMBER_PAPER", "NUMBER_PLANS", "TABLE2", "NumberCell", "NumberPlan", "number_cells"]
 
-NUMBER_PAPER: dict[str, dict[int, float]] = {
-    "cnn": {64: 4.0, 128: 5.6},
-    "st-cnn-single": {64: 3.7, 128: 3.9},
-    "st-cnn-multi": {64: 3.6, 128: 3.9},
+NUMBER_PAPER: dict[str, dict[str, float]] = {
+    "cnn": {"whole-64": 4.0, "whole-128": 5.6},
+    "st-cnn-single": {"whole-64": 3.7, "whole-128": 3.9},
+    "st-cnn-multi": {"whole-64": 3.6, "whole-128": 3.9},
 }
-"""The paper's errors in whole numbers, %, by model and side of the pictures: its Table 2."""
+"""The paper's errors in whole numbers, %, by model and column: its Table 2."""
+
+
+COLUMNS = {
+    "part-64": ("svhn-part", 64),
+    "whole-64": ("svhn", 64),
+    "whole-128": ("svhn", 128),
+    "drawn-64": ("drawn", 64),
+}
+"""By name: where the numbers come from, and the pixels along each side of a picture."""
 
 
 @dataclass(frozen=True)
-class NumberPlan:
+class NumberPlan(Plan):
     """A recipe for house numbers, by name.
 
     Args:
-        recipe: the engine's.
         widths: a name from `models.NUMBER_WIDTHS`.
-        batch_norm: see `models.build_number_reader`.
-        dropout: see there.
-        dense_dropout: see there.
+        dense_dropout: see `models.build_number_reader`.
         jitter: see `data.HouseNumberBatches`.
-        facts: what it rests on, and how sure we are of each.
     """
 
-    recipe: Recipe
-    widths: str
-    batch_norm: bool = False
-    dropout: float = 0.0
+    widths: str = "paper"
     dense_dropout: float = 0.0
     jitter: bool = False
-    facts: tuple[Fact, ...] = ()
 
     def settings(self, steps: int) -> dict[str, Any]:
         """Return all that training for so many steps depends on, by name."""
-        added = {key: value for key, value in vars(self).items() if key not in ("recipe", "facts")}
-        return asdict(self.recipe.scaled(steps)) | added
+        added = {name: getattr(self, name) for name in ("widths", "dense_dropout", "jitter")}
+        return super().settings(steps) | added
 
 
 NUMBER_PLANS: dict[str, NumberPlan] = {
@@ -72,6 +74,7 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
             schedule="steps",
             drop_every=80_000,
         ),
+        cpu_steps=400_000,
         widths="paper",
         dropout=0.5,
         dense_dropout=0.5,
@@ -83,7 +86,7 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
             Fact("no jitter", "c"),
         ),
     ),
-    "small": NumberPlan(
+    "modern": NumberPlan(
         Recipe(
             steps=1200,
             batch_size=64,
@@ -94,6 +97,7 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
             schedule="one-cycle",
             warmup=0.2,
         ),
+        cpu_steps=1200,
         widths="small",
         batch_norm=True,
         dense_dropout=0.3,
@@ -149,30 +153,26 @@ def judge_numbers(model: nn.Module, judge_by: FixedNumbers) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class NumberCell:
-    """A reader on pictures of one size, trained by a recipe from one seed.
+    """A reader of numbers from one source, trained by a recipe from one seed.
 
     Args:
-        side: pixels along each side of the pictures: a column of the table.
+        numbers: a name from `COLUMNS`: a column of the table.
         model: a name from `models.NUMBER_MODELS`: a row of it.
         recipe: a name from `NUMBER_PLANS`.
         seed: of the initial weights, the order of the numbers and their jitter.
         steps: training steps, to which the recipe's schedule is squeezed or stretched.
-        dataset: a name from `data.SOURCES`, so that results on one never pass for another's.
     """
 
-    side: int
+    numbers: str
     model: str
     recipe: str
     seed: int
     steps: int
-    dataset: str
 
     def __post_init__(self) -> None:
         check_choice("model", self.model, NUMBER_MODELS)
         check_choice("recipe", self.recipe, tuple(NUMBER_PLANS))
-        check_choice("dataset", self.dataset, SOURCES)
-        if self.side not in (64, 128):
-            raise ValueError(f"side must be 64 or 128, but {self.side!r} was given")
+        check_choice("numbers", self.numbers, tuple(COLUMNS))
         if self.seed < 0:
             raise ValueError(f"seed must be 0 or more, but {self.seed} was given")
         if self.steps < 1:
@@ -181,15 +181,12 @@ class NumberCell:
     @property
     def name(self) -> str:
         """What its files are called."""
-        return (
-            f"{self.dataset}_{self.side}px_{self.model}_{self.recipe}"
-            f"_{self.steps}_seed{self.seed}"
-        )
+        return f"numbers-{self.numbers}_{self.model}_{self.recipe}_{self.steps}_seed{self.seed}"
 
     @property
     def title(self) -> str:
         """What it is called in a line of a report."""
-        return f"{self.dataset} {self.side} px {self.model} seed {self.seed}"
+        return f"{self.numbers} {self.model} seed {self.seed}"
 
     def of_any_length(self) -> str:
         """Return the name with a star in the place of the steps, as a pattern for `glob`."""
@@ -198,17 +195,22 @@ class NumberCell:
     def settings(self) -> dict[str, Any]:
         """Return all that its result depends on but the machine: what makes it *this* cell."""
         plan = NUMBER_PLANS[self.recipe]
-        return {"experiment": "svhn", **asdict(self), "recipe_settings": plan.settings(self.steps)}
+        return {
+            **asdict(self),
+            "dataset": COLUMNS[self.numbers][0],
+            "recipe_settings": plan.settings(self.steps),
+        }
 
     def prepare(self, device: torch.device) -> Work:
         """Return what is to be done: the numbers, the model of that seed, and how it is judged."""
         plan = NUMBER_PLANS[self.recipe]
         recipe = plan.recipe.scaled(self.steps)
-        train_on, held_out, test = _numbers(self.dataset, self.side)
+        source, side = COLUMNS[self.numbers]
+        train_on, held_out, test = _numbers(source, side)
         torch.manual_seed(self.seed)
         model = build_number_reader(
             self.model,
-            (self.side, self.side),
+            (side, side),
             plan.widths,
             batch_norm=plan.batch_norm,
             dropout=plan.dropout,
@@ -228,6 +230,7 @@ class NumberCell:
             choose_by=FixedNumbers(held_out, device=device),
             judge=lambda model: judge_numbers(model, FixedNumbers(test, device=device)),
             facts={
+                "width": plan.widths,
                 "parameters": count_parameters(model),
                 "numbers": {name: len(part.labels) for name, part in parts.items()},
             },
@@ -236,17 +239,34 @@ class NumberCell:
 
 def number_cells(
     *,
-    columns: Sequence[str] = ("64",),
+    columns: Sequence[str] = tuple(COLUMNS),
     rows: Sequence[str] = NUMBER_MODELS,
     seeds: Sequence[int] = (0, 1, 2),
-    recipe: str = "small",
+    recipe: str = "modern",
     steps: int,
-    dataset: str = "svhn-part",
 ) -> list[NumberCell]:
     """Return the cells of a table, one seed of them all before the next seed."""
     return [
-        NumberCell(int(column), row, recipe, seed, steps, dataset)
+        NumberCell(column, row, recipe, seed, steps)
         for seed in seeds
         for column in columns
         for row in rows
     ]
+
+
+TABLE2 = Layout(
+    key="numbers",
+    columns=tuple(COLUMNS),
+    rows=NUMBER_MODELS,
+    paper=NUMBER_PAPER,
+    source=(
+        "Jaderberg, Simonyan, Zisserman and Kavukcuoglu 2015, Spatial Transformer Networks, "
+        "Table 2; https://arxiv.org/abs/1506.02025"
+    ),
+    paper_data=("svhn",),
+    recipes=NUMBER_PLANS,
+    facts={"readers": NUMBER_FACTS},
+    measure="whole numbers wrong, %",
+    kept=("digit_error", "by_length", "misread", "answers"),
+)
+"""The paper's Table 2: its readers of house numbers."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stn_tutorial.experiments.cells import cells
+from stn_tutorial.experiments.house_numbers import TABLE2, number_cells
 from stn_tutorial.experiments.layout import Layout
 from stn_tutorial.experiments.paper import TABLE1
 from stn_tutorial.experiments.table import merge, render
@@ -53,6 +54,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         title="the paper's Table 1, distorted MNIST",
         layout=TABLE1,
         cells=cells,
+    ),
+    "svhn": Experiment(
+        title="its Table 2, house numbers",
+        layout=TABLE2,
+        cells=number_cells,
     ),
 }
 """By name; each table's results have their own file names, so that one folder may hold several."""

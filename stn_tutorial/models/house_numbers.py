@@ -132,13 +132,12 @@ class NumberReader(nn.Module):
         check_picture(U)
         x, found = U - U.mean(dim=(1, 2, 3), keepdim=True), []
         for stage in self.stages:
-            first = stage[0]
-            if isinstance(first, SpatialTransformer):
-                x, theta = first(x, return_theta=True)
-                found.append(theta)
-                x = stage[1:](x)
-            else:
-                x = stage(x)
+            for layer in stage.children():
+                if isinstance(layer, SpatialTransformer):
+                    x, theta = layer(x, return_theta=True)
+                    found.append(theta)
+                else:
+                    x = layer(x)
         return found
 
 
@@ -174,7 +173,9 @@ def build_number_reader(
     for number, filters in enumerate(wide.filters):
         stage: list[nn.Module] = []
         if name == "st-cnn-single" and number == 0:
-            stage.append(SpatialTransformer(_ConvolutionalLook(channels, (height, width), wide.look_filters)))
+            stage.append(
+                SpatialTransformer(_ConvolutionalLook(channels, (height, width), wide.look_filters))
+            )
         elif name == "st-cnn-multi" and number < 4:
             sides = [min(side, wide.look or side) for side in (height, width)]
             look = FullyConnectedLocalisation((channels, *sides), (32, 32))
