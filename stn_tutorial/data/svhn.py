@@ -8,6 +8,7 @@ Terms, as stated at that address: for non-commercial use only.
 """
 
 import hashlib
+import importlib.util
 import os
 import shutil
 import tarfile
@@ -27,7 +28,18 @@ from stn_tutorial.data.digits import data_folder
 from stn_tutorial.data.drawn_numbers import NO_DIGIT, POSITIONS
 from stn_tutorial.data.house_numbers import prepared_folder
 
-__all__ = ["ARCHIVES", "TERMS", "Archive", "Number", "crop_box", "fetch", "prepare", "read_numbers"]
+__all__ = [
+    "ARCHIVES",
+    "TERMS",
+    "Archive",
+    "Number",
+    "check_reader",
+    "crop_box",
+    "fetch",
+    "is_prepared",
+    "prepare",
+    "read_numbers",
+]
 
 HOME = "http://ufldl.stanford.edu/housenumbers/"
 TERMS = (
@@ -76,6 +88,20 @@ class Number:
     """Of each digit: left, top, width, height, in pixels."""
 
 
+def check_reader() -> None:
+    """Raise `RuntimeError` unless h5py is there, before gigabytes are fetched that it must read."""
+    if importlib.util.find_spec("h5py") is None:
+        raise RuntimeError(
+            "SVHN's boxes are in an HDF5 file, and h5py is not installed: "
+            'pip install "stn-tutorial[svhn]"'
+        )
+
+
+def is_prepared(part: str, side: int = 64) -> bool:
+    """Whether `prepare` has written that part."""
+    return (prepared_folder(side) / f"{part}_images.npy").is_file()
+
+
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -88,7 +114,7 @@ def fetch(
     part: str,
     folder: Path | None = None,
     *,
-    home: str = HOME,
+    home: str | None = None,
     archive: Archive | None = None,
     on_bytes: Callable[[int, int], object] | None = None,
 ) -> Path:
@@ -100,7 +126,7 @@ def fetch(
     Args:
         part: `"train"`, `"extra"` or `"test"`.
         folder: where archives lie; `SVHN` in the data folder when left out.
-        home: the address of the folder that holds them.
+        home: the address of the folder that holds them; `HOME` when left out.
         archive: what is expected; SVHN's own when left out.
         on_bytes: called with the bytes that are there and those of the whole, again and again.
 
@@ -119,7 +145,7 @@ def fetch(
             return path
         have = half.stat().st_size if half.exists() else 0
         if have < expected.size:
-            _transfer(home + path.name, half, expected.size, on_bytes)
+            _transfer((HOME if home is None else home) + path.name, half, expected.size, on_bytes)
         _check_archive(half, expected)
         os.replace(half, path)
     return path
@@ -164,15 +190,19 @@ def _check_archive(path: Path, expected: Archive) -> None:
         )
 
 
-def _boxes(file: Any, reference: Any) -> dict[str, list[float]]:
-    """Return one number's fields: a field of one digit is a number, of several a list of them."""
-    item, found = file[reference], {}
-    for key in ("label", "left", "top", "width", "height"):
+FIELDS = ("label", "left", "top", "width", "height")
+
+
+def _boxes(file: Any, item: Any) -> dict[str, list[float]]:
+    """Return one number's fields: of one digit each is a number, of several it refers to them."""
+    if not hasattr(item, "keys") or "label" not in item:  # as MATLAB writes an empty list
+        return {key: [] for key in FIELDS}
+    found = {}
+    for key in FIELDS:
         values = np.asarray(item[key]).reshape(-1)
-        if len(values) == 1 and values.dtype.kind == "f":
-            found[key] = [float(values[0])]
-        else:
-            found[key] = [float(np.asarray(file[one]).reshape(-1)[0]) for one in values]
+        if values.dtype.kind != "f":
+            values = [np.asarray(file[one]).reshape(-1)[0] for one in values]
+        found[key] = [float(value) for value in values]
     return found
 
 
@@ -183,21 +213,17 @@ def read_numbers(path: Path) -> Iterator[Number]:
         RuntimeError: h5py is not installed.
         ValueError: the file is not SVHN's, or a label is none of 1 to 10.
     """
-    try:
-        import h5py
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            "SVHN's boxes are in an HDF5 file, and h5py is not installed: "
-            'pip install "stn-tutorial[svhn]"'
-        ) from error
+    check_reader()
+    import h5py
+
     try:
         with h5py.File(path, "r") as file:
             names, boxes = file["digitStruct/name"], file["digitStruct/bbox"]
             for place in range(len(names)):
                 name = "".join(chr(c) for c in np.asarray(file[names[place, 0]]).reshape(-1))
-                found = _boxes(file, boxes[place, 0])
+                found = _boxes(file, file[boxes[place, 0]])
                 yield _number(name, found, path)
-    except (OSError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path} is not SVHN's list of boxes: {error}") from error
 
 
@@ -334,10 +360,12 @@ def prepare(
 
 
 def _crop(one: Number, folder: Path, side: int) -> np.ndarray:
-    if not one.boxes:
-        raise ValueError(f"{one.name} has no box: there is nothing to crop to")
+    try:
+        box = crop_box(one.boxes)
+    except ValueError as error:
+        raise ValueError(f"{folder.name}/{one.name} has no box to crop to: {error}") from error
     try:
         with Image.open(folder / one.name) as picture:
-            return _cropped(picture, crop_box(one.boxes), side)
+            return _cropped(picture, box, side)
     except OSError as error:
-        raise ValueError(f"{one.name} of {folder.name} cannot be read: {error}") from error
+        raise ValueError(f"{folder.name}/{one.name} cannot be read: {error}") from error

@@ -57,6 +57,8 @@ class Widths:
     Args:
         filters: of each of the eight convolutions.
         units: of each of the three dense layers.
+        pool: the factor by which the picture is average-pooled before the first convolution, after
+            the transformer that stands at the input, if there is one.
         look: the side to which a feature map is average-pooled before Multi's localisation nets
             look at it; None for none.
         look_filters: of both convolutions of Single's localisation net.
@@ -64,13 +66,14 @@ class Widths:
 
     filters: tuple[int, ...]
     units: int
+    pool: int = 1
     look: int | None = None
     look_filters: int = 32
 
 
 NUMBER_WIDTHS = {
     "paper": Widths((48, 64, 128, 160, 192, 192, 192, 192), 3072),
-    "small": Widths((8, 16, 24, 32, 40, 48, 48, 48), 192, look=16, look_filters=16),
+    "small": Widths((16, 24, 32, 48, 64, 64, 64, 64), 192, pool=2, look=16, look_filters=16),
 }
 """The paper's, and one of the same shape that a CPU trains in minutes, by name."""
 
@@ -111,7 +114,10 @@ class NumberReader(nn.Module):
         self.dense = dense
 
     def features(self, U: Tensor) -> Tensor:
-        """Return what the last convolution makes of U, (N, 3, H, W): (N, F, H/16, W/16)."""
+        """Return what the last convolution makes of U, (N, 3, H, W).
+
+        Its shape is (N, F, H/16, W/16), or half of that where the picture is pooled first.
+        """
         x = U - U.mean(dim=(1, 2, 3), keepdim=True)
         for stage in self.stages:
             x = stage(x)
@@ -154,21 +160,24 @@ def build_number_reader(
 
     Args:
         name: one of `NUMBER_MODELS`.
-        size: (H, W) of the pictures, multiples of 16: 64×64, or 128×128 for the harder table.
+        size: (H, W) of the pictures, multiples of 16, or of 32 where `widths` pools: 64×64, or
+            128×128 for the harder table.
         widths: a name from `NUMBER_WIDTHS`.
         batch_norm: put one after each convolution and dense layer of the reader. Not the paper's.
         dropout: the share of what each convolution but the first gives that is dropped.
         dense_dropout: the same of the dense layers. The paper's is a half, of both.
 
     Raises:
-        ValueError: an unknown name, or a size that does not halve four times.
+        ValueError: an unknown name, or a size that does not halve so often.
     """
     check_choice("model", name, NUMBER_MODELS)
     check_choice("widths", widths, tuple(NUMBER_WIDTHS))
     height, width = check_size(size)
-    if height % 16 or width % 16:
-        raise ValueError(f"size must be multiples of 16, but ({height}, {width}) was given")
     wide = NUMBER_WIDTHS[widths]
+    if height % (16 * wide.pool) or width % (16 * wide.pool):
+        raise ValueError(
+            f"size must be multiples of {16 * wide.pool}, but ({height}, {width}) was given"
+        )
     channels, stages = 3, nn.ModuleList()
     for number, filters in enumerate(wide.filters):
         stage: list[nn.Module] = []
@@ -180,6 +189,9 @@ def build_number_reader(
             sides = [min(side, wide.look or side) for side in (height, width)]
             look = FullyConnectedLocalisation((channels, *sides), (32, 32))
             stage.append(SpatialTransformer(look))
+        if number == 0 and wide.pool > 1:
+            stage.append(nn.AvgPool2d(wide.pool))
+            height, width = height // wide.pool, width // wide.pool
         stage.append(nn.Conv2d(channels, filters, 5, padding=2))
         if batch_norm:
             stage.append(nn.BatchNorm2d(filters))
