@@ -9,6 +9,7 @@ Exit codes: 0 when all went well, 1 when a cell could not be finished, 2 when no
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -329,6 +330,14 @@ def _fetch_digits() -> None:
         data.load_digits(split)
 
 
+def _bar(total: int, unit: str) -> tqdm:
+    return tqdm(total=total, unit=unit, unit_scale=True, file=sys.stdout, leave=False)
+
+
+def _show(bar: tqdm, have: int, _: int = 0) -> None:
+    bar.update(have - bar.n)
+
+
 def _fetch_svhn(parts: list[str], side: int) -> None:
     """Fetch and prepare those parts that are not prepared yet."""
     if side not in (64, 128):
@@ -341,12 +350,10 @@ def _fetch_svhn(parts: list[str], side: int) -> None:
             typer.echo(f"{part}: prepared before, {side} pixels a side")
             continue
         typer.echo(f"{part}: {archive.size / 1e6:,.0f} MB, {archive.numbers:,d} pictures")
-        with tqdm(
-            total=archive.size, unit="B", unit_scale=True, file=sys.stdout, leave=False
-        ) as bar:
-            path = svhn.fetch(part, on_bytes=lambda have, _, bar=bar: bar.update(have - bar.n))
-        with tqdm(total=archive.numbers, unit="crop", file=sys.stdout, leave=False) as bar:
-            count = svhn.prepare(part, path, side, on_number=lambda _, bar=bar: bar.update())
+        with _bar(archive.size, "B") as bar:
+            path = svhn.fetch(part, on_bytes=partial(_show, bar))
+        with _bar(archive.numbers, "crop") as bar:
+            count = svhn.prepare(part, path, side, on_number=partial(_show, bar))
         typer.echo(
             f"{part}: {count['written']:,d} numbers cropped to {side}×{side}; "
             f"{count['too long']} of more than {data.POSITIONS} digits left out. "

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from stn_tutorial import data, experiments
 from stn_tutorial.cli import app
 from stn_tutorial.experiments import PAPER, RECIPES, Cell, cells, finished, merge, render, run
-from stn_tutorial.experiments.cells import _digits as digits_of
+from stn_tutorial.experiments.cells import digits_of
 from stn_tutorial.models import MODELS, build
 from stn_tutorial.training import Execution, UnusableFileError, error_rate
 
@@ -423,7 +423,7 @@ def test_train_command(tmp_path):
         (("train", "R", "vgg"), "model must be one of fcn, cnn"),
         (("train", "R", "fcn", "--recipe", "old"), "recipe must be one of paper, modern"),
         (("train", "R", "fcn", "--device", "abacus"), "there is no device 'abacus' here"),
-        (("reproduce", "table7"), "table must be one of table1, but 'table7' was given"),
+        (("reproduce", "table7"), "table must be one of table1, addition, but 'table7' was given"),
         (("reproduce", "table1", "--rows", "fcn,vgg"), "rows must be one of fcn, cnn"),
         (("reproduce", "table1", "--columns", ","), "columns names nothing"),
     ],

@@ -128,7 +128,7 @@ def test_pooling_before_the_relu_is_the_same(name, batch_norm, monkeypatch):
     found = []
     for swapped in (True, False):
         if not swapped:
-            monkeypatch.setattr(models.digits, "_pooled_first", lambda layers: layers)
+            monkeypatch.setattr(models.digits, "pooled_first", lambda layers: layers)
         torch.manual_seed(0)
         model = build(name, batch_norm=batch_norm)
         first = next(kind for kind in kinds(model.classifier) if kind in ("ReLU", "MaxPool2d"))

@@ -1,5 +1,6 @@
 """Pictures and digits: what the chapters look at and learn from (chapters 1, 2, 7 and 10 to 14)."""
 
+from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
 from stn_tutorial.data.digits import (
     Digits,
@@ -25,18 +26,22 @@ from stn_tutorial.data.house_numbers import (
 from stn_tutorial.data.pictures import letter_f, photograph
 
 __all__ = [
+    "ADDITIONS",
     "DISTORTIONS",
     "NO_DIGIT",
     "POSITIONS",
     "SOURCES",
+    "Addition",
     "Batches",
     "Digits",
     "Distortion",
     "DrawnNumbers",
     "FixedNumbers",
     "FixedSet",
+    "FixedSums",
     "HouseNumberBatches",
     "HouseNumbers",
+    "Sums",
     "data_folder",
     "dataset_name",
     "embedded_digits",

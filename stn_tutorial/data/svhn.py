@@ -200,9 +200,10 @@ def _boxes(file: Any, item: Any) -> dict[str, list[float]]:
     found = {}
     for key in FIELDS:
         values = np.asarray(item[key]).reshape(-1)
-        if values.dtype.kind != "f":
-            values = [np.asarray(file[one]).reshape(-1)[0] for one in values]
-        found[key] = [float(value) for value in values]
+        if values.dtype.kind == "f":
+            found[key] = [float(value) for value in values]
+        else:
+            found[key] = [float(np.asarray(file[one]).reshape(-1)[0]) for one in values]
     return found
 
 

@@ -11,6 +11,12 @@ Every choice is made by the digits that are held out, 10 000 of MNIST's; the tes
 at once, when a cell's training has ended.
 """
 
+from stn_tutorial.experiments.addition import (
+    ADDITION,
+    ADDITION_RECIPES,
+    AdditionCell,
+    addition_cells,
+)
 from stn_tutorial.experiments.cells import Cell, cells
 from stn_tutorial.experiments.layout import Layout
 from stn_tutorial.experiments.named import EXPERIMENTS, Experiment
@@ -24,12 +30,15 @@ from stn_tutorial.experiments.table import merge, render, write_table
 from stn_tutorial.experiments.work import Task, Work
 
 __all__ = [
+    "ADDITION",
+    "ADDITION_RECIPES",
     "EXPERIMENTS",
     "PAPER",
     "PAPER_SOURCE",
     "RECIPES",
     "TABLE1",
     "TC_FACT",
+    "AdditionCell",
     "BusyError",
     "Cell",
     "Experiment",
@@ -38,6 +47,7 @@ __all__ = [
     "Plan",
     "Task",
     "Work",
+    "addition_cells",
     "cells",
     "connect",
     "count_finished",

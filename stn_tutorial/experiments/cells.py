@@ -26,7 +26,7 @@ __all__ = ["Cell", "cells"]
 
 
 @lru_cache(maxsize=1)
-def _digits(dataset: str) -> tuple[Digits, Digits, Digits]:
+def digits_of(dataset: str) -> tuple[Digits, Digits, Digits]:
     """Return the digits to train on, to choose by and to be judged by; say once which they are."""
     train_on, held_out = hold_out(load_digits("train", dataset))
     return train_on, held_out, load_digits("test", dataset)
@@ -96,7 +96,7 @@ class Cell:
         """Return what is to be done: the digits, the model of that seed, and how it is judged."""
         plan, distortion = RECIPES[self.recipe], DISTORTIONS[self.distortion]
         recipe = plan.recipe.scaled(self.steps)
-        train_on, held_out, test = _digits(self.dataset)
+        train_on, held_out, test = digits_of(self.dataset)
         torch.manual_seed(self.seed)
         model = build(self.model, distortion.size, batch_norm=plan.batch_norm, dropout=plan.dropout)
 

@@ -1,7 +1,7 @@
 """The cells of the paper's Table 2: a reader of whole house numbers, by a recipe, from one seed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -107,6 +107,12 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
     ),
 }  # fmt: skip
 """The paper's recipe, and one that a CPU carries out in minutes; each for all models alike."""
+
+for _rate in (1.0, 0.01):
+    _plan = NUMBER_PLANS["modern"]
+    NUMBER_PLANS[f"modern-rate-{_rate:g}"] = replace(
+        _plan, recipe=replace(_plan.recipe, localisation_rate=_rate)
+    )
 
 
 @lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stn_tutorial.experiments.addition import ADDITION, addition_cells
 from stn_tutorial.experiments.cells import cells
 from stn_tutorial.experiments.house_numbers import TABLE2, number_cells
 from stn_tutorial.experiments.layout import Layout
@@ -55,8 +56,13 @@ EXPERIMENTS: dict[str, Experiment] = {
         layout=TABLE1,
         cells=cells,
     ),
+    "addition": Experiment(
+        title="the paper's table of sums, MNIST addition",
+        layout=ADDITION,
+        cells=addition_cells,
+    ),
     "svhn": Experiment(
-        title="its Table 2, house numbers",
+        title="the paper's Table 2, house numbers",
         layout=TABLE2,
         cells=number_cells,
     ),

@@ -1,5 +1,11 @@
-"""The networks that the experiments train: the paper's, of digits and of house numbers."""
+"""The networks that the experiments train: the paper's, of digits, sums and house numbers."""
 
+from stn_tutorial.models.addition import (
+    ADDITION_FACTS,
+    ADDITION_MODELS,
+    addition_width,
+    build_addition,
+)
 from stn_tutorial.models.convolution import Conv2d
 from stn_tutorial.models.digits import (
     FACTS,
@@ -20,6 +26,8 @@ from stn_tutorial.models.house_numbers import (
 )
 
 __all__ = [
+    "ADDITION_FACTS",
+    "ADDITION_MODELS",
     "FACTS",
     "MODELS",
     "NUMBER_FACTS",
@@ -29,7 +37,9 @@ __all__ = [
     "DigitClassifier",
     "NumberReader",
     "Widths",
+    "addition_width",
     "build",
+    "build_addition",
     "build_number_reader",
     "count_parameters",
     "size_table",

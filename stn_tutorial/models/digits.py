@@ -7,6 +7,7 @@ filters by which widths are stepped); the widths that give that count are solved
 which of all this is the paper's and which is our assumption.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -19,6 +20,7 @@ from stn_tutorial.transformer import (
     Affine,
     ConvolutionalLocalisation,
     FullyConnectedLocalisation,
+    ParallelTransformer,
     Projective,
     SpatialTransformer,
     ThinPlateSpline,
@@ -79,35 +81,35 @@ FACTS = (
 """What the models rest on, and how sure we are of each."""
 
 
-def _fcn(side: int, units: int) -> nn.Sequential:
+def fcn(side: int, units: int, channels: int = 1, classes: int = CLASSES) -> nn.Sequential:
     return nn.Sequential(
         nn.Flatten(),
-        nn.Linear(side * side, units),
+        nn.Linear(channels * side * side, units),
         nn.ReLU(),
         nn.Linear(units, units),
         nn.ReLU(),
-        nn.Linear(units, CLASSES),
+        nn.Linear(units, classes),
     )
 
 
-def _cnn(side: int, filters: int) -> nn.Sequential:
+def cnn(side: int, filters: int, channels: int = 1, classes: int = CLASSES) -> nn.Sequential:
     def pooled(side: int) -> int:
         return (side + 1) // 2
 
     left = pooled(pooled(side - 8) - 6)  # of the side: 28 → 2, 21 → 1, 30 → 3
     return nn.Sequential(
-        Conv2d(1, filters, 9),
+        Conv2d(channels, filters, 9),
         nn.ReLU(),
         nn.MaxPool2d(2, ceil_mode=True),
         Conv2d(filters, filters, 7),
         nn.ReLU(),
         nn.MaxPool2d(2, ceil_mode=True),
         nn.Flatten(),
-        nn.Linear(filters * left * left, CLASSES),
+        nn.Linear(filters * left * left, classes),
     )
 
 
-CLASSIFIERS = {"fcn": _fcn, "cnn": _cnn}
+CLASSIFIERS = {"fcn": fcn, "cnn": cnn}
 
 
 def _transformer(kind: str, transform: str, side: int) -> SpatialTransformer:
@@ -119,7 +121,7 @@ def _transformer(kind: str, transform: str, side: int) -> SpatialTransformer:
     return SpatialTransformer(localisation, localisation.features, TRANSFORMS[transform]())
 
 
-def _with_batch_norm(layers: nn.Module) -> nn.Sequential:
+def with_batch_norm(layers: nn.Module) -> nn.Sequential:
     """Return the same layers, with a batch norm before each ReLU."""
     result: list[nn.Module] = []
     for layer in layers.children():
@@ -133,7 +135,7 @@ def _with_batch_norm(layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(*result)
 
 
-def _pooled_first(layers: nn.Module) -> nn.Sequential:
+def pooled_first(layers: nn.Module) -> nn.Sequential:
     """Exchange each ReLU with the max-pool after it.
 
     The largest of the ReLUs is the ReLU of the largest, so values and gradients stay what they
@@ -151,14 +153,14 @@ class DigitClassifier(nn.Module):
 
     Args:
         classifier: from the picture, as it is after the pooling, to scores.
-        transformer: straightens the input first; None for the plain models.
+        transformer: straightens the input first, one or several at once; None for the plain models.
         pool: the factor of the average-pooling between the two; 1 for none.
     """
 
     def __init__(
         self,
         classifier: nn.Module,
-        transformer: SpatialTransformer | None = None,
+        transformer: SpatialTransformer | ParallelTransformer | None = None,
         pool: int = 1,
     ) -> None:
         super().__init__()
@@ -167,7 +169,7 @@ class DigitClassifier(nn.Module):
         self.classifier = classifier
 
     def forward(self, U: Tensor) -> Tensor:
-        """Return the scores, before softmax, of U, (N, 1, H, W): (N, 10)."""
+        """Return the scores, before softmax, of U, (N, C, H, W): (N, classes)."""
         check_picture(U)
         V = U if self.transformer is None else self.transformer(U)
         return self.classifier(self.pool(V))
@@ -207,6 +209,12 @@ def _width(name: str, side: int, pool: int) -> int:
             if transform:
                 total += count_parameters(_transformer(kind, transform, side))
         return total
+
+    return nearest_width(count)
+
+
+def nearest_width(count: Callable[[int], int]) -> int:
+    """Return the width whose count of parameters is nearest to `PARAMETERS`; see `width`."""
 
     def off(width: int) -> int:
         return abs(count(width) - PARAMETERS)
@@ -257,12 +265,12 @@ def build(
     classifier = CLASSIFIERS[kind](side // pool, width(name, size))
     transformer = _transformer(kind, transform, side) if transform else None
     if batch_norm:
-        classifier = _with_batch_norm(classifier)
+        classifier = with_batch_norm(classifier)
         if transformer is not None:
-            transformer.localisation = _with_batch_norm(transformer.localisation)
-    classifier = _pooled_first(classifier)
+            transformer.localisation = with_batch_norm(transformer.localisation)
+    classifier = pooled_first(classifier)
     if transformer is not None:
-        transformer.localisation = _pooled_first(transformer.localisation)
+        transformer.localisation = pooled_first(transformer.localisation)
     if dropout:
         classifier.insert(len(classifier) - 1, nn.Dropout(dropout))
     return DigitClassifier(classifier, transformer, pool)

@@ -9,9 +9,16 @@ from torch import Tensor, nn
 
 from stn_tutorial._checks import check_choice
 from stn_tutorial.training.loop import device_of
-from stn_tutorial.transformer import SpatialTransformer
+from stn_tutorial.transformer import (
+    ParallelTransformer,
+    SeriesTransformer,
+    SpatialTransformer,
+)
 
 __all__ = ["Execution", "Recipe", "Record"]
+
+TRANSFORMERS = (SpatialTransformer, ParallelTransformer, SeriesTransformer)
+"""Whose weights `localisation_rate` is for."""
 
 
 def check_number(name: str, value: object, expected: str, *, whole: bool = False) -> None:
@@ -156,7 +163,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     inside = tuple(
         f"{name}." if name else ""
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, SpatialTransformer)
+        if isinstance(module, TRANSFORMERS)
     )
     # Under all of its names: a shared layer has one outside as well.
     classifiers = {

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from stn_tutorial.training.loop import device_of
-from stn_tutorial.transformer import SpatialTransformer
+from stn_tutorial.transformer import (
+    ParallelTransformer,
+    SeriesTransformer,
+    SpatialTransformer,
+)
 
 __all__ = ["CollapsedTransformerWarning"]
 
@@ -62,9 +66,16 @@ def _collapsed(model: nn.Module, U: Tensor) -> dict[str, str]:
     """Return what is wrong with each transformer that has collapsed on most of these inputs."""
     found = {}
 
-    def look(name: str, module: SpatialTransformer, U: Tensor, **_: Any) -> None:
-        size = U.shape[2:] if module.size is None else module.size
-        grid = module.grid(module.theta(U), size)
+    def look(name: str, module: nn.Module, U: Tensor, **_: Any) -> None:
+        if isinstance(module, SpatialTransformer):
+            size = U.shape[2:] if module.size is None else module.size
+            judge(name, module.grid(module.theta(U), size))
+            return
+        for number, grid in enumerate(module.grids(U)):  # type: ignore[operator]
+            judge(f"{name}.{number}", grid)
+
+    def judge(name: str, grid: Tensor) -> None:
+        size = grid.shape[1:-1]
         # Not `> 1`, which is false of NaN.
         outside = (~(grid.abs() <= 1).all(dim=-1)).flatten(1).float().mean(dim=1)
         lost = (outside > 0.9).float().mean().item()
@@ -83,7 +94,7 @@ def _collapsed(model: nn.Module, U: Tensor) -> dict[str, str]:
             with_kwargs=True,
         )
         for name, module in model.named_modules()
-        if isinstance(module, SpatialTransformer)
+        if isinstance(module, SpatialTransformer | ParallelTransformer | SeriesTransformer)
     ]
     try:
         if hooks:

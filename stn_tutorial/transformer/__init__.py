@@ -1,8 +1,9 @@
-"""The spatial transformer, as a module for your own network (chapters 7 to 9).
+"""The spatial transformer, as a module for your own network (chapters 7 to 9, 12).
 
 A transformer has three parts, as in the paper: a *localisation net* looks at the input and gives a
 few numbers; a *transform* makes θ and the sampling grid of them; the *sampler* reads the input
 there. `SpatialTransformer` holds them together, and takes any localisation net and any transform.
+`ParallelTransformer` and `SeriesTransformer` are made of several.
 
 *Convention.* Every θ maps **output to input**, in normalised coordinates, `align_corners=False`.
 Transforms take *offsets*: all zero is the identity, so that a last layer of zeros starts there. A
@@ -18,6 +19,12 @@ from stn_tutorial.transformer.localisation import (
     SharedLocalisation,
 )
 from stn_tutorial.transformer.module import SpatialTransformer
+from stn_tutorial.transformer.several import (
+    ParallelTransformer,
+    SeriesTransformer,
+    crowding,
+    tiling,
+)
 from stn_tutorial.transformer.transforms import (
     Affine,
     Attention,
@@ -37,10 +44,12 @@ __all__ = [
     "Chain",
     "ConvolutionalLocalisation",
     "FullyConnectedLocalisation",
+    "ParallelTransformer",
     "PiecewiseAffine",
     "Projective",
     "Rotation",
     "Rotation3d",
+    "SeriesTransformer",
     "SharedLocalisation",
     "Similarity",
     "Similarity3d",
@@ -49,4 +58,6 @@ __all__ = [
     "Transform",
     "Translation",
     "Translation3d",
+    "crowding",
+    "tiling",
 ]

@@ -156,7 +156,7 @@ class SpatialTransformer(nn.Module):
         if not isinstance(views, int) or isinstance(views, bool) or views < 1:
             raise ValueError(f"views must be a whole number, 1 or more, but {views!r} was given")
         self.localisation = localisation
-        self.regression = _Regression(_features(localisation, features), views * transform.dof)
+        self.regression = _Regression(features_of(localisation, features), views * transform.dof)
         self.transform = transform
         self.size = None if size is None else self._checked_size(size)
         self.mode = mode
@@ -215,12 +215,7 @@ class SpatialTransformer(nn.Module):
             check_volume(seen)
             size = seen.shape[2:]
         features = self.localisation(seen)
-        expected = (seen.shape[0], self.regression.in_features)
-        if not isinstance(features, Tensor) or tuple(features.shape) != expected:
-            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features)
-            raise ValueError(
-                f"localisation must return shape (N, features) = {expected}, but {shape} was given"
-            )
+        check_rows("localisation", features, seen.shape[0], self.regression.in_features)
         with without_autocast(seen.device):
             offsets = self.regression(features)
             # Widened before the identity is added: in bfloat16, 1 + 0.001 is 1.
@@ -329,7 +324,17 @@ class SpatialTransformer(nn.Module):
         return (check_size if self.transform.axes == 2 else check_volume_size)(size)
 
 
-def _features(localisation: nn.Module, features: int | None) -> int:
+def check_rows(name: str, features: object, count: int, width: int) -> None:
+    """Raise unless what a localisation net has returned is of shape (count, width)."""
+    expected = (count, width)
+    if not isinstance(features, Tensor) or tuple(features.shape) != expected:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features)
+        raise ValueError(
+            f"{name} must return shape (N, features) = {expected}, but {shape} was given"
+        )
+
+
+def features_of(localisation: nn.Module, features: int | None) -> int:
     """The number given, or the one that the localisation net carries."""
     # A network of torchvision's carries its layers by this name.
     found = getattr(localisation, "features", None) if features is None else features

@@ -399,6 +399,15 @@ class Projective(Transform):
         return torch.stack([n_x, n_y], dim=-1), w[..., None]
 
 
+def chained_grid(transforms: Sequence[Transform], thetas: Sequence[Tensor], size: Size) -> Tensor:
+    """The last transform's grid, and its positions as points through all the others."""
+    *others, (last, own) = zip(transforms, thetas, strict=True)
+    at = last.grid(own, size)
+    for transform, own in reversed(others):
+        at = transform.points(own, at.flatten(1, -2), size).view(at.shape)
+    return at
+
+
 class Chain(Transform):
     """Several transforms of the picture, one after the other, and still read only once.
 
@@ -462,11 +471,7 @@ class Chain(Transform):
 
     def grid(self, theta: Tensor, size: Size) -> Tensor:
         """The last transform's grid, and its positions as points through all the others."""
-        *others, (last, own) = zip(self._each, self.thetas(theta), strict=True)
-        at = last.grid(own, size)
-        for transform, own in reversed(others):
-            at = transform.points(own, at.flatten(1, -2), size).view(at.shape)
-        return at
+        return chained_grid(self._each, self.thetas(theta), size)
 
     def points(self, theta: Tensor, points: Tensor, size: Size | None = None) -> Tensor:
         """See `Transform.points`: the last transform's first."""
