@@ -108,11 +108,15 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
 }  # fmt: skip
 """The paper's recipe, and one that a CPU carries out in minutes; each for all models alike."""
 
-for _rate in (1.0, 0.01):
-    _plan = NUMBER_PLANS["modern"]
-    NUMBER_PLANS[f"modern-rate-{_rate:g}"] = replace(
-        _plan, recipe=replace(_plan.recipe, localisation_rate=_rate)
-    )
+
+def _at_rate(plan: NumberPlan, rate: float) -> NumberPlan:
+    """Return the same recipe with another rate for the localisation nets."""
+    return replace(plan, recipe=replace(plan.recipe, localisation_rate=rate))
+
+
+NUMBER_PLANS |= {
+    f"modern-rate-{rate:g}": _at_rate(NUMBER_PLANS["modern"], rate) for rate in (1.0, 0.01)
+}
 
 
 @lru_cache(maxsize=1)
