@@ -3,6 +3,8 @@
     python -m benchmarks.house_numbers cost
     python -m benchmarks.house_numbers looks runs
 
+    python -m benchmarks.house_numbers counts
+
 The first writes `book/results/svhn_cost.json`: seconds of a step, forward and backward, of the
 three readers of the paper's widths and of the small ones, all taking turns, in seconds of the
 processor (so that another process beside it counts less), and of each transformer of Multi alone;
@@ -11,17 +13,23 @@ beside them the multiplications that the steps need.
 The second reads the weights that `stn-tutorial reproduce svhn --columns part-64` has left in a
 folder, and writes `book/results/svhn_looks.json`: θ on test pictures; the errors with each
 picture's own θ, with the mean θ of all test pictures in place of it, and with the identity; how far
-θ moves the picture; and a few pictures with what is said of them, as PNG. Chapter 13 shows both.
+θ moves the picture; and a few pictures with what is said of them, as PNG.
+
+The third writes `book/results/svhn_counts.json`: how many different numbers there are, and how many
+of the test numbers never occur in training, of SVHN's train and test and of the part of them, from
+the annotations beside the part. Chapter 13 shows all three.
 """
 
 import argparse
 import base64
+import gzip
 import io
 import json
 import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,12 +40,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.sampling import ROOT, commit, device_name
 from stn_tutorial import affine
-from stn_tutorial.data import FixedNumbers, load_house_numbers, read_number
+from stn_tutorial.data import NO_DIGIT, FixedNumbers, data_folder, load_house_numbers, read_number
 from stn_tutorial.experiments.house_numbers import NUMBER_PLANS, judge_numbers
 from stn_tutorial.models import NUMBER_MODELS, build_number_reader
 from stn_tutorial.transformer import SpatialTransformer
 
 COST = ROOT / "book" / "results" / "svhn_cost.json"
+COUNTS = ROOT / "book" / "results" / "svhn_counts.json"
 LOOKS = ROOT / "book" / "results" / "svhn_looks.json"
 SIZES = (("paper", 4), ("small", 32))
 REPEATS = 7
@@ -175,6 +184,20 @@ def png(images):
     return base64.b64encode(memory.getvalue()).decode()
 
 
+def kinds(said, labels):
+    """Say of wrong answers how they are wrong, each once: (N, 5) both."""
+    none, there = said == NO_DIGIT, labels != NO_DIGIT
+    gap = (none[:, :-1] & ~none[:, 1:]).any(dim=1)
+    other = (~none).sum(dim=1) != there.sum(dim=1)
+    off = (said != labels).sum(dim=1)
+    return {
+        "a gap": int(gap.sum()),
+        "another length": int((other & ~gap).sum()),
+        "one digit": int((~other & ~gap & (off == 1)).sum()),
+        "several digits": int((~other & ~gap & (off > 1)).sum()),
+    }
+
+
 @torch.no_grad()
 def looks(folder):
     test = load_house_numbers("test", "svhn-part")
@@ -194,6 +217,8 @@ def looks(folder):
         row["error"] = own["test_error"]
         parts = [(model.looks(U), model(U).argmax(dim=1)) for U, _ in judge_by]
         said = torch.cat([part for _, part in parts])
+        misread = own["misread"]
+        row["kinds"] = kinds(said[misread], test.labels[misread])
         row["said"] = [read_number(answer) for answer in said[:SHOWN]]
         if transformers(model):
             thetas = [torch.cat(one) for one in zip(*(t for t, _ in parts), strict=True)]
@@ -215,7 +240,7 @@ def looks(folder):
                     "truth": read_number(test.labels[k]),
                     "said": read_number(said[k]),
                 }
-                for k in own["misread"][:8]
+                for k in misread[:8]
             ]
         print({k: v for k, v in row.items() if k not in ("theta", "said", "misread")}, flush=True)
     found = {
@@ -228,13 +253,47 @@ def looks(folder):
     write(LOOKS, found)
 
 
+def counted(train, test):
+    """Count numbers, each a tuple of digits."""
+    known, lengths = Counter(train), range(1, 6)
+    unseen = [number for number in test if number not in known]
+    return {
+        "train": len(train),
+        "test": len(test),
+        "different": len(known),
+        "once": sum(count == 1 for count in known.values()),
+        "unseen": len(unseen),
+        "by_length": {
+            str(k): [sum(len(n) == k for n in test), sum(len(n) == k for n in unseen)]
+            for k in lengths
+        },
+    }
+
+
+def counts():
+    path = data_folder() / "SVHN" / "svhn_format1_annotations_all.json.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        found = json.load(file)
+    parts = [
+        [tuple(one["label"]) for one in found[split].values() if len(one["label"]) <= 5]
+        for split in ("train", "test")
+    ]
+    part = [[tuple(read_number(x)) for x in load_house_numbers(split, "svhn-part").labels]
+            for split in ("train", "test")]  # fmt: skip
+    result = {"whole": counted(*parts), "part": counted(*part)}
+    print(json.dumps(result, indent=1))
+    write(COUNTS, result)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("cost", "looks"))
+    parser.add_argument("what", choices=("cost", "looks", "counts"))
     parser.add_argument("folder", nargs="?", default="runs")
     options = parser.parse_args()
     if options.what == "cost":
         cost()
+    elif options.what == "counts":
+        counts()
     else:
         looks(options.folder)
 
