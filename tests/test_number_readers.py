@@ -108,7 +108,7 @@ class TestTheNetwork:
         U = 0.5 * torch.rand(2, 3, 64, 64)
         torch.testing.assert_close(model(U), model(U + 0.3), atol=1e-4, rtol=1e-4)
 
-    def test_one_head_does_not_see_anothers_weights(self):
+    def test_no_head_sees_the_weights_of_another(self):
         model = build_number_reader("cnn", (64, 64), "small").eval()
         U = torch.rand(2, 3, 64, 64)
         before = model(U)
