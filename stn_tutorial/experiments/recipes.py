@@ -1,6 +1,6 @@
 """The recipes by name, each for all models alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ class Plan:
         cpu_steps: the length on a CPU, when nothing else is asked for.
         batch_norm: see `models.build`.
         dropout: see `models.build`.
+        easy_first: the share of the steps in which the distortion grows from a fifth of itself to
+            all of it, where an experiment can do so; 0 for the whole distortion from the start.
         facts: what it rests on, and how sure we are of each.
     """
 
@@ -29,12 +31,20 @@ class Plan:
     cpu_steps: int
     batch_norm: bool = False
     dropout: float = 0.0
+    easy_first: float = 0.0
     facts: tuple[Fact, ...] = ()
 
     def settings(self, steps: int) -> dict[str, Any]:
         """Return all that training for so many steps depends on, by name."""
-        added = {"batch_norm": self.batch_norm, "dropout": self.dropout}
+        added: dict[str, Any] = {"batch_norm": self.batch_norm, "dropout": self.dropout}
+        if self.easy_first:  # of which results that do without it say nothing
+            added["easy_first"] = self.easy_first
         return asdict(self.recipe.scaled(steps)) | added
+
+    def reach(self, steps: int) -> Callable[[int], float] | None:
+        """Return the share of the distortion at each of so many steps; None where it is all."""
+        grown = self.easy_first * steps
+        return (lambda step: min(1.0, 0.2 + 0.8 * step / grown)) if grown else None
 
 
 RECIPES: dict[str, Plan] = {
