@@ -12,7 +12,7 @@ from benchmarks import windows
 from stn_tutorial import data, experiments, grids
 from stn_tutorial.cli import app
 from stn_tutorial.data import ADDITIONS, DISTORTIONS, FixedSums, Sums
-from stn_tutorial.data.batches import generator_of
+from stn_tutorial.data.passes import generator_of
 from stn_tutorial.experiments import ADDITION, AdditionCell, addition_cells, finished, run
 from stn_tutorial.models import (
     ADDITION_MODELS,

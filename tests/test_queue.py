@@ -363,7 +363,7 @@ def test_reproduce_is_for_one_process(monkeypatch, tmp_path):
 
 def test_an_unusable_file_is_told_from_a_wrong_name():
     assert issubclass(UnusableFileError, ValueError)
-    assert set(experiments.EXPERIMENTS) == {"table1", "addition"}
+    assert set(experiments.EXPERIMENTS) == {"table1", "addition", "svhn"}
     table1 = experiments.EXPERIMENTS["table1"]
     todo = table1.cells(
         columns=table1.columns, rows=table1.rows, seeds=[0], recipe="modern", steps=1

@@ -12,24 +12,46 @@ from stn_tutorial.data.digits import (
     mnist,
 )
 from stn_tutorial.data.distortions import DISTORTIONS, Distortion
+from stn_tutorial.data.drawn_numbers import NO_DIGIT, POSITIONS, DrawnNumbers
+from stn_tutorial.data.house_numbers import (
+    SOURCES,
+    FixedNumbers,
+    HouseNumberBatches,
+    HouseNumbers,
+    hold_out_numbers,
+    load_house_numbers,
+    number_lengths,
+    read_number,
+)
 from stn_tutorial.data.pictures import letter_f, photograph
 
 __all__ = [
     "ADDITIONS",
     "DISTORTIONS",
+    "NO_DIGIT",
+    "POSITIONS",
+    "SOURCES",
     "Addition",
     "Batches",
     "Digits",
     "Distortion",
+    "DrawnNumbers",
+    "FixedNumbers",
     "FixedSet",
     "FixedSums",
+    "HouseNumberBatches",
+    "HouseNumbers",
     "Sums",
     "data_folder",
     "dataset_name",
     "embedded_digits",
     "hold_out",
+    "hold_out_numbers",
     "letter_f",
     "load_digits",
+    "load_house_numbers",
     "mnist",
+    "number_lengths",
     "photograph",
+    "read_number",
 ]

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from stn_tutorial._checks import check_choice
 from stn_tutorial._facts import Fact
 from stn_tutorial.affine import scaling
-from stn_tutorial.data.batches import distortion_named, generator_of
+from stn_tutorial.data.batches import distortion_named
 from stn_tutorial.data.digits import Digits
 from stn_tutorial.data.distortions import SIDE, sent
+from stn_tutorial.data.passes import generator_of
 from stn_tutorial.grids import affine_grid
 
 __all__ = ["ADDITIONS", "Addition", "FixedSums", "Sums"]

@@ -3,7 +3,6 @@
 The same seed gives the same digits, in any order, on every run.
 """
 
-import hashlib
 from collections.abc import Iterator
 
 import torch
@@ -12,14 +11,9 @@ from torch import Tensor
 from stn_tutorial._checks import check_choice
 from stn_tutorial.data.digits import Digits
 from stn_tutorial.data.distortions import DISTORTIONS, Distortion, sent
+from stn_tutorial.data.passes import Passes, generator_of
 
 __all__ = ["Batches", "FixedSet"]
-
-
-def generator_of(*key: int | str) -> torch.Generator:
-    """Return a CPU generator that depends on the key alone."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def distortion_named(name: str) -> Distortion:
@@ -52,33 +46,13 @@ class Batches:
         device: torch.device | str = "cpu",
     ) -> None:
         self.distortion = distortion_named(distortion)
-        if not 1 <= batch_size <= len(digits.labels):
-            raise ValueError(
-                f"batch_size must be 1 to {len(digits.labels)}, the number of digits, "
-                f"but {batch_size} was given"
-            )
+        self._passes = Passes(len(digits.labels), batch_size, seed, "digits")
         self.images, self.labels = digits.images.to(device), digits.labels.to(device)
         self.batch_size, self.seed = batch_size, seed
-        self._pass, self._order = -1, torch.empty(0, dtype=torch.int64)
-
-    def _chosen(self, number: int) -> Tensor:
-        """Return the order of one pass, kept until another one is asked for."""
-        if number != self._pass:
-            self._order = torch.randperm(
-                len(self.labels), generator=generator_of("order", self.seed, number)
-            )
-            self._pass = number
-        return self._order
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch of a step, 0 the first."""
-        if step < 0:
-            raise ValueError(f"step must be 0 or more, but {step} was given")
-        first, count = divmod(step * self.batch_size, len(self.labels))
-        chosen = self._chosen(first)[count : count + self.batch_size]
-        if missing := self.batch_size - len(chosen):
-            chosen = torch.cat([chosen, self._chosen(first + 1)[:missing]])
-        chosen = sent(chosen, self.images.device)
+        chosen = sent(self._passes(step), self.images.device)
         generator = generator_of("distort", self.seed, step)
         return self.distortion(self.images[chosen], generator), self.labels[chosen]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from stn_tutorial.experiments.addition import ADDITION, addition_cells
 from stn_tutorial.experiments.cells import cells
+from stn_tutorial.experiments.house_numbers import TABLE2, number_cells
 from stn_tutorial.experiments.layout import Layout
 from stn_tutorial.experiments.paper import TABLE1
 from stn_tutorial.experiments.table import merge, render
@@ -59,6 +60,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         title="the paper's table of sums, MNIST addition",
         layout=ADDITION,
         cells=addition_cells,
+    ),
+    "svhn": Experiment(
+        title="the paper's Table 2, house numbers",
+        layout=TABLE2,
+        cells=number_cells,
     ),
 }
 """By name; each table's results have their own file names, so that one folder may hold several."""

@@ -1,4 +1,4 @@
-"""What the experiments train: the paper's classifiers of distorted digits, and of sums."""
+"""The networks that the experiments train: the paper's, of digits, sums and house numbers."""
 
 from stn_tutorial.models.addition import (
     ADDITION_FACTS,
@@ -16,17 +16,31 @@ from stn_tutorial.models.digits import (
     size_table,
     width,
 )
+from stn_tutorial.models.house_numbers import (
+    NUMBER_FACTS,
+    NUMBER_MODELS,
+    NUMBER_WIDTHS,
+    NumberReader,
+    Widths,
+    build_number_reader,
+)
 
 __all__ = [
     "ADDITION_FACTS",
     "ADDITION_MODELS",
     "FACTS",
     "MODELS",
+    "NUMBER_FACTS",
+    "NUMBER_MODELS",
+    "NUMBER_WIDTHS",
     "Conv2d",
     "DigitClassifier",
+    "NumberReader",
+    "Widths",
     "addition_width",
     "build",
     "build_addition",
+    "build_number_reader",
     "count_parameters",
     "size_table",
     "width",
