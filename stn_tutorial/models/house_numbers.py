@@ -6,6 +6,7 @@ has one before each of the first four convolutions, with two dense layers of 32 
 says what of it is the paper's and what is our assumption.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -108,9 +109,9 @@ class NumberReader(nn.Module):
         dense: the dense layers and the heads.
     """
 
-    def __init__(self, stages: nn.ModuleList, dense: nn.Sequential) -> None:
+    def __init__(self, stages: Sequence[nn.Module], dense: nn.Module) -> None:
         super().__init__()
-        self.stages = stages
+        self.stages = nn.ModuleList(stages)
         self.dense = dense
 
     def features(self, U: Tensor) -> Tensor:
@@ -178,7 +179,8 @@ def build_number_reader(
         raise ValueError(
             f"size must be multiples of {16 * wide.pool}, but ({height}, {width}) was given"
         )
-    channels, stages = 3, nn.ModuleList()
+    channels = 3
+    stages: list[nn.Module] = []
     for number, filters in enumerate(wide.filters):
         stage: list[nn.Module] = []
         if name == "st-cnn-single" and number == 0:
