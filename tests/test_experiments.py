@@ -423,7 +423,10 @@ def test_train_command(tmp_path):
         (("train", "R", "vgg"), "model must be one of fcn, cnn"),
         (("train", "R", "fcn", "--recipe", "old"), "recipe must be one of paper, modern"),
         (("train", "R", "fcn", "--device", "abacus"), "there is no device 'abacus' here"),
-        (("reproduce", "table7"), "table must be one of table1, addition, but 'table7' was given"),
+        (
+            ("reproduce", "table7"),
+            "table must be one of table1, addition, svhn, but 'table7' was given",
+        ),
         (("reproduce", "table1", "--rows", "fcn,vgg"), "rows must be one of fcn, cnn"),
         (("reproduce", "table1", "--columns", ","), "columns names nothing"),
     ],

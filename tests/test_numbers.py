@@ -99,7 +99,8 @@ def test_numbers_in_prose_are_printed(path):
     typed = {n: around for n, around in prose_numbers(notebook) if not is_shown(n, known)}
     missing = {n: around for n, around in typed.items() if n not in listed}
     assert not missing, "typed, and printed by no cell"
-    assert set(listed) <= set(typed), "listed, and typed no more"
+    # (Whether a table prints it as well may change with what is measured.)
+    assert set(listed) <= {n for n, _ in prose_numbers(notebook)}, "listed, and typed no more"
 
 
 def test_a_typed_number_is_noticed():

@@ -66,6 +66,8 @@ CHAPTERS = {
     "chapters/09_beyond_affine": ("transformer", "grids"),
     "chapters/10_training_on_the_gpu": ("training", "models", "data", "results"),
     "chapters/11_the_papers_table": ("experiments", "models", "results"),
+    "chapters/12_several_transformers": ("transformer", "data", "experiments"),
+    "chapters/13_house_numbers": ("data", "models", "experiments"),
 }
 """The modules that each chapter is about: Colab and GitHub show a chapter without these links."""
 
