@@ -61,8 +61,7 @@ function pooled({ width, height, channels, data }, { kind, side }) {
 }
 
 // For each input and output channel one sweep over the rows, so that neighbours in the loop are
-// neighbours in memory. A 3×3 kernel's nine weights stay at hand meanwhile, and six of the nine
-// values, which are the next place's too.
+// neighbours in memory. A 3×3 kernel's nine weights stay at hand meanwhile: a third of the time.
 function convolved({ width, height, data }, { inputs, outputs, side, weight, bias }) {
   const [wide, high] = [width - side + 1, height - side + 1];
   const result = new data.constructor(outputs * wide * high);
@@ -74,24 +73,13 @@ function convolved({ width, height, data }, { inputs, outputs, side, weight, bia
         const [k0, k1, k2, k3, k4, k5, k6, k7, k8] = weight.subarray(w, w + 9);
         for (let i = 0; i < high; i++) {
           const write = from + i * wide;
-          const top = (c * height + i) * width;
-          const middle = top + width;
-          const low = middle + width;
-          let [p0, p1] = [data[top], data[top + 1]];
-          let [q0, q1] = [data[middle], data[middle + 1]];
-          let [r0, r1] = [data[low], data[low + 1]];
-          for (let j = 0; j < wide; j++) {
-            const p2 = data[top + j + 2];
-            const q2 = data[middle + j + 2];
-            const r2 = data[low + j + 2];
-            result[write + j] += k0 * p0 + k1 * p1 + k2 * p2 + k3 * q0 + k4 * q1 + k5 * q2
-              + k6 * r0 + k7 * r1 + k8 * r2;
-            p0 = p1;
-            p1 = p2;
-            q0 = q1;
-            q1 = q2;
-            r0 = r1;
-            r1 = r2;
+          let top = (c * height + i) * width;
+          for (let j = 0; j < wide; j++, top++) {
+            const middle = top + width;
+            const low = middle + width;
+            result[write + j] += k0 * data[top] + k1 * data[top + 1] + k2 * data[top + 2]
+              + k3 * data[middle] + k4 * data[middle + 1] + k5 * data[middle + 2]
+              + k6 * data[low] + k7 * data[low + 1] + k8 * data[low + 2];
           }
         }
         continue;
