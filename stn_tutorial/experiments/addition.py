@@ -12,7 +12,7 @@ from stn_tutorial.data import ADDITIONS, FixedSums, Sums, dataset_name
 from stn_tutorial.experiments.cells import digits_of
 from stn_tutorial.experiments.layout import Layout
 from stn_tutorial.experiments.recipes import RECIPES, Plan
-from stn_tutorial.experiments.work import Work
+from stn_tutorial.experiments.work import Work, check_run
 from stn_tutorial.models import (
     ADDITION_FACTS,
     ADDITION_MODELS,
@@ -105,10 +105,7 @@ class AdditionCell:
         check_choice("model", self.model, ADDITION_MODELS)
         check_choice("recipe", self.recipe, tuple(ADDITION_RECIPES))
         check_choice("dataset", self.dataset, ("mnist", "digits"))
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, but {self.seed} was given")
-        if self.steps < 1:
-            raise ValueError(f"steps must be 1 or more, but {self.steps} was given")
+        check_run(self.seed, self.steps)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from stn_tutorial.data import (
     load_digits,
 )
 from stn_tutorial.experiments.recipes import RECIPES
-from stn_tutorial.experiments.work import Work
+from stn_tutorial.experiments.work import Work, check_run
 from stn_tutorial.models import MODELS, build, count_parameters, width
 from stn_tutorial.training import exact_float32
 
@@ -66,10 +66,7 @@ class Cell:
         check_choice("model", self.model, MODELS)
         check_choice("recipe", self.recipe, tuple(RECIPES))
         check_choice("dataset", self.dataset, ("mnist", "digits"))
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, but {self.seed} was given")
-        if self.steps < 1:
-            raise ValueError(f"steps must be 1 or more, but {self.steps} was given")
+        check_run(self.seed, self.steps)
 
     @property
     def name(self) -> str:

@@ -20,7 +20,7 @@ from stn_tutorial.data import (
 )
 from stn_tutorial.experiments.layout import Layout
 from stn_tutorial.experiments.recipes import Plan
-from stn_tutorial.experiments.work import Work
+from stn_tutorial.experiments.work import Work, check_run
 from stn_tutorial.models import NUMBER_FACTS, NUMBER_MODELS, build_number_reader, count_parameters
 from stn_tutorial.training import Recipe, exact_float32
 
@@ -183,10 +183,7 @@ class NumberCell:
         check_choice("model", self.model, NUMBER_MODELS)
         check_choice("recipe", self.recipe, tuple(NUMBER_PLANS))
         check_choice("numbers", self.numbers, tuple(COLUMNS))
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, but {self.seed} was given")
-        if self.steps < 1:
-            raise ValueError(f"steps must be 1 or more, but {self.steps} was given")
+        check_run(self.seed, self.steps)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from stn_tutorial.training import Recipe, error_rate
 
-__all__ = ["Task", "Work"]
+__all__ = ["Task", "Work", "check_run"]
+
+
+def check_run(seed: int, steps: int) -> None:
+    """Raise `ValueError` unless a cell can be trained from this seed for so many steps."""
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, but {seed} was given")
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, but {steps} was given")
 
 
 @dataclass(frozen=True)
