@@ -110,6 +110,23 @@ def off_centre(picture):
     return torch.hypot((ink.sum(0) * places).sum(), (ink.sum(1) * places).sum()).item()
 
 
+def right(digit, pose):
+    """Whether each network, the one with the transformer first, reads an offered digit rightly."""
+    result = digit_nets.run(digit_nets.placed(digit, pose))
+    return tuple(result[name].argmax().item() == int(digit) for name in ("look", "plain"))
+
+
+def test_where_the_two_part_is_as_chapter_7_says():
+    shifts = [(0, 0), (-0.2, 0.15), (0.2, -0.2)]
+    within = itertools.product(range(-75, 76, 25), (0.8, 1.1, 1.4), shifts)
+    for (turn, size, shift), digit in itertools.product(within, digit_nets.DIGITS):
+        assert right(digit, (turn, size, *shift)) == (True, True), (digit, turn, size, shift)
+    turns = range(-90, 91, 30)
+    halved = {right(d, (turn, 0.5, 0, 0)) for d in digit_nets.DIGITS for turn in turns}
+    turned = {right(d, (turn, 1, 0, 0)) for d in digit_nets.DIGITS for turn in (-120, 120)}
+    assert {(True, False), (False, True)} <= halved & turned
+
+
 def test_batch_norm_is_folded():
     torch.manual_seed(0)
     U = torch.rand(32, 1, 42, 42)
