@@ -6,8 +6,9 @@ shows. Three tasks on MNIST, turned afresh whenever a digit is drawn, small netw
 - *where*: digits turned by up to 90 degrees either way, one classifier, the same localisation net:
   a transformer at the input; on the features of the classifier's first layers; and at the input,
   with the classifier's first layers shared. All with about as many parameters. Controls: none, and
-  the right turn *by hand*, at the input and on the features. Of each: the error, and how well a
-  straight line through the true turns predicts the turn in θ, over all digits;
+  the right turn *by hand*, at the input, on the features, and on the picture *halved* to the
+  features' size. Of each: the error, and how well a straight line through the true turns predicts
+  the turn in θ, over all digits;
 - *turns*: a plain network, one with a transformer, and one whose filters come in four turns, all
   with about as many parameters, trained on digits turned by up to so many degrees; the error on
   digits turned as far, and at each angle;
@@ -53,7 +54,8 @@ SIDES = (16, 24, 32, 60)
 
 ROWS: list[dict[str, Any]] = [
     *({"task": "where", "kind": kind} for kind in (
-        "none", "input", "features", "shared", "input by hand", "features by hand")),
+        "none", "input", "features", "shared",
+        "input by hand", "features by hand", "halved by hand")),
     *({"task": "turns", "kind": kind, "reach": reach}
       for reach in (180.0, 0.0, 90.0) for kind in ("plain", "transformer", "four turns")),
     *({"task": "volume", "kind": kind} for kind in ("learned", "frozen", "upright")),
@@ -121,7 +123,10 @@ class Reader(nn.Module):
             U = turned(U, -degrees)
         if self.look is not None and self.kind != "features":
             U = self.look(U)
-        features = self.first(U)
+        if self.kind == "halved by hand" and degrees is not None:
+            features = self.first[1:](turned(self.first[0](U), -degrees))
+        else:
+            features = self.first(U)
         if self.kind == "features by hand" and degrees is not None:
             features = turned(features, -degrees)
         if self.look is not None and self.kind == "features":
