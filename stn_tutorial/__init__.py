@@ -17,7 +17,7 @@ The experiments:
 
 ==========================  ====================================================================
 `stn_tutorial.models`       the paper's FCN, CNN, ST-FCN, ST-CNN (10, 11)
-`stn_tutorial.data`         pictures, digits, the paper's distortions, canvases, faces (1, 10, 11, 17)
+`stn_tutorial.data`         pictures, digits, distortions, canvases, drawn faces (1, 10, 11, 17)
 `stn_tutorial.training`     a loop for a chapter's minute, an engine for long runs (1, 2, 7, 10)
 `stn_tutorial.experiments`  the cells of the paper's table (10, 11)
 `stn_tutorial.cli`          `stn-tutorial train`, `reproduce`, `data`

@@ -24,7 +24,7 @@ __all__ = ["box_of", "composite", "overlap", "stack_entropy", "triplet_hinge"]
 
 
 def triplet_hinge(own: Tensor, other: Tensor, margin: float = 1.0) -> Tensor:
-    r"""Return the paper's loss of co-localisation, the mean over all ordered pairs n ≠ m of
+    r"""Return the paper's loss of co-localisation: of all ordered pairs n ≠ m, the mean of this.
 
     .. math:: \max(0,\ \|e_n - e_m\|^2 - \|e_n - r_n\|^2 + \text{margin})
 

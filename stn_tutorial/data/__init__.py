@@ -1,4 +1,4 @@
-"""Pictures and digits: what the chapters look at and learn from (chapters 1, 2, 7, 10 to 14, 17)."""
+"""Pictures and digits: what chapters look at and learn from (1, 2, 7, 10 to 14, 17)."""
 
 from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
