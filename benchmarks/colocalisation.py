@@ -8,8 +8,8 @@ network's features alone; it is right where its box and the digit's overlap by m
 judged on the canvases that it was fitted to: the boxes are what was held back.
 
 The network, its features and the recipe are ours, and chapter 17's: the scores of a small network,
-brought to length 1; random windows as large as the picture's own; and two networks, one after the
-other. The first was trained on digits much displaced, and puts up with windows that are much too
+brought to length 1; random windows as large as the picture's own; a penalty for windows that leave
+the canvas; and two networks, one after the other. The first was trained on digits much displaced, and puts up with windows that are much too
 large; the second on digits a little displaced, and is more exact.
 
 Rows: every digit on plain canvases; and on cluttered ones, where the transformer goes on from what
@@ -47,6 +47,8 @@ from stn_tutorial.transformer import Attention, SpatialTransformer
 RESULT = ROOT / "book" / "results" / "colocalisation.json"
 COUNT, BATCH, START = 100, 50, 0.7
 """Canvases, how many of them a step takes, and half the side of the first window."""
+INSIDE = 10.0
+"""The weight of what keeps a window on its canvas: without it, all may agree on the dark beside."""
 READERS = {
     "tolerant": {"scale": (0.45, 1.2), "shift": 0.5},
     "strict": {"scale": (0.7, 1.2), "shift": 0.25},
@@ -137,7 +139,8 @@ def fit(
         theta = look.theta(some)
         own = features(net, look.sample(some, theta))
         other = features(net, look.sample(some, elsewhere(theta, generator)))
-        loss = triplet_hinge(own, other)
+        beyond = (box_of(theta).abs() - 1).clamp(min=0).mean()
+        loss = triplet_hinge(own, other) + INSIDE * beyond
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(look.parameters(), 1.0)
@@ -265,6 +268,7 @@ def main() -> None:
             "data": f"MNIST; {COUNT} canvases of digits held out, pieces of the others",
             "stages": STAGES,
             "batch_size": BATCH,
+            "inside": INSIDE,
             "readers": READERS,
             "seeds": sorted({r["seed"] for r in found}),
             "rows": found,
