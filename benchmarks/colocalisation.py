@@ -9,8 +9,9 @@ judged on the canvases that it was fitted to: the boxes are what was held back.
 
 The network, its features and the recipe are ours, and chapter 17's: the scores of a small network,
 brought to length 1; random windows as large as the picture's own; a penalty for windows that leave
-the canvas; and two networks, one after the other. The first was trained on digits much displaced, and puts up with windows that are much too
-large; the second on digits a little displaced, and is more exact.
+the canvas; and two networks, one after the other. The first was trained on digits much displaced,
+and puts up with windows that are much too large; the second on digits a little displaced, and is
+more exact.
 
 Rows: every digit on plain canvases; and on cluttered ones, where the transformer goes on from what
 it has found on the plain canvases of the same digits. Controls: `untrained` takes its features from
