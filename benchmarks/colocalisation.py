@@ -8,10 +8,10 @@ network's features alone; it is right where its box and the digit's overlap by m
 judged on the canvases that it was fitted to: the boxes are what was held back.
 
 The network, its features and the recipe are ours, and chapter 17's: the scores of a small network,
-brought to length 1; random windows as large as the picture's own; a penalty for windows that leave
-the canvas; and two networks, one after the other. The first was trained on digits much displaced,
-and puts up with windows that are much too large; the second on digits a little displaced, and is
-more exact.
+brought to length 1; random windows as large as the picture's own, half of them replaced by plain
+ground; a penalty for windows that leave the canvas; and two networks, one after the other. The
+first was trained on digits much displaced, and puts up with windows that are much too large; the
+second on digits a little displaced, and is more exact.
 
 Rows: every digit on plain canvases; and on cluttered ones, where the transformer goes on from what
 it has found on the plain canvases of the same digits. Controls: `untrained` takes its features from
@@ -139,7 +139,9 @@ def fit(
         some = U[torch.randperm(len(U), generator=generator)[:BATCH]]
         theta = look.theta(some)
         own = features(net, look.sample(some, theta))
-        other = features(net, look.sample(some, elsewhere(theta, generator)))
+        # Every other one, by chance, is plain ground: no window shall be content with that.
+        inked = torch.rand(len(some), 1, 1, 1, generator=generator) < 0.5
+        other = features(net, look.sample(some, elsewhere(theta, generator)) * inked)
         beyond = (box_of(theta).abs() - 1).clamp(min=0).mean()
         loss = triplet_hinge(own, other) + INSIDE * beyond
         optimiser.zero_grad()
