@@ -1,7 +1,8 @@
-"""Pictures and digits: what the chapters look at and learn from (chapters 1, 2, 7 and 10 to 14)."""
+"""Pictures and digits: what chapters look at and learn from (1, 2, 7, 10 to 14, 17)."""
 
 from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
+from stn_tutorial.data.canvases import CANVAS_FACTS, Canvases, scatter
 from stn_tutorial.data.digits import (
     Digits,
     data_folder,
@@ -13,6 +14,7 @@ from stn_tutorial.data.digits import (
 )
 from stn_tutorial.data.distortions import DISTORTIONS, Distortion
 from stn_tutorial.data.drawn_numbers import NO_DIGIT, POSITIONS, DrawnNumbers
+from stn_tutorial.data.faces import LENSES, draw_faces, draw_poses, draw_spectacles
 from stn_tutorial.data.house_numbers import (
     SOURCES,
     FixedNumbers,
@@ -27,12 +29,15 @@ from stn_tutorial.data.pictures import letter_f, photograph
 
 __all__ = [
     "ADDITIONS",
+    "CANVAS_FACTS",
     "DISTORTIONS",
+    "LENSES",
     "NO_DIGIT",
     "POSITIONS",
     "SOURCES",
     "Addition",
     "Batches",
+    "Canvases",
     "Digits",
     "Distortion",
     "DrawnNumbers",
@@ -44,6 +49,9 @@ __all__ = [
     "Sums",
     "data_folder",
     "dataset_name",
+    "draw_faces",
+    "draw_poses",
+    "draw_spectacles",
     "embedded_digits",
     "hold_out",
     "hold_out_numbers",
@@ -54,4 +62,5 @@ __all__ = [
     "number_lengths",
     "photograph",
     "read_number",
+    "scatter",
 ]
