@@ -14,8 +14,7 @@ MNIST at half its size or on canvases of it; seeds are the innermost thing that 
   or a movable window; a task where the digit must be found, and one where it must be known which of
   three superimposed digits is meant.
 
-`python -m benchmarks.classics looks` writes what the pictures of the chapter need from SqueezeNet's
-real weights, `book/results/classics_looks.json`.
+What the chapter's pictures need from SqueezeNet's real weights is `benchmarks.classics_looks`.
 """
 
 import argparse
@@ -409,14 +408,16 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], list[dict[str, Any]]]] = {
 def main() -> None:
     """Run what is missing, and write the file after each network."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     whole = data.hold_out(data.load_digits("train", "mnist"))
     digits = Digits(*(t[:6000] for t in whole[0])), Digits(*(t[:2000] for t in whole[1]))
     found = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
-    for seed, part in itertools.product(SEEDS, arguments.parts):
+    for seed, part in itertools.product(SEEDS, arguments.parts or PARTS):
         measure, rows = PARTS[part]
         for row in rows:
             key = {"part": part, **row, "seed": seed}
