@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.classics_looks import png
 from benchmarks.sampling import ROOT, commit, device_name
 from stn_tutorial import affine, data
 from stn_tutorial.attention import CBAM, SoftAttention, SqueezeExcitation
@@ -367,6 +368,8 @@ def attended(model: nn.Sequential, kind: str, U: Tensor) -> dict[str, Any]:
 
 
 SETS: dict[str, tuple[Digits, Digits]] = {}
+CANVASES: dict[str, str] = {}
+"""The first pictures that each task is judged by, side by side, as the text of a PNG."""
 
 
 def attention(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> dict[str, Any]:
@@ -429,21 +432,31 @@ def main() -> None:
             found.append({**key, "commit": commit(), **result, "process_seconds": seconds})
             short = {k: v for k, v in result.items() if k not in ("curve", "attended")}
             print(key, short, seconds, flush=True)
-            content = {
-                "command": "python -m benchmarks.classics",
-                "device": device_name(torch.device("cpu")),
-                "threads": torch.get_num_threads(),
-                "versions": {"python": platform.python_version(), "torch": torch.__version__},
-                "data": "MNIST: 6000 digits to learn, 2000 held out of the training set to judge",
-                "batch_size": BATCH,
-                "steps": {
-                    "attention": STEPS, "turned": [BEFORE, AFTER], "depth": DEPTH_STEPS,
-                    "rectifiers": PATIENCE,
-                },
-                "seeds": list(SEEDS),
-                "rows": found,
-            }  # fmt: skip
-            arguments.out.write_text(json.dumps(content, ensure_ascii=False) + "\n")
+            write(arguments.out, found, digits)
+
+
+def write(out: Path, found: list[dict[str, Any]], digits: tuple[Digits, Digits]) -> None:
+    """The file, as it stands."""
+    if not CANVASES:
+        for task, draw in TASKS.items():
+            some = draw(digits[1], JUDGED, 1).images[:6] / 255
+            CANVASES[task] = png(list(some))
+    content = {
+        "command": "python -m benchmarks.classics",
+        "device": device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "data": "MNIST: 6000 digits to learn, 2000 held out of the training set to judge",
+        "batch_size": BATCH,
+        "steps": {
+            "attention": STEPS, "turned": [BEFORE, AFTER], "depth": DEPTH_STEPS,
+            "rectifiers": PATIENCE,
+        },
+        "seeds": list(SEEDS),
+        "canvases": CANVASES,
+        "rows": found,
+    }  # fmt: skip
+    out.write_text(json.dumps(content, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
