@@ -6,8 +6,9 @@ Run it with `python -m benchmarks.classics_looks`; it writes `book/results/class
   when a transformer that knows nothing is put in, weights added, and processor time of a forward
   pass (the least of several, in turn with and without, since the machine may be busy).
 - *looks*: SqueezeNet with the real weights of `STN_TUTORIAL_DATA/weights` sees a photograph
-  upright, turned, and turned back by an inserted transformer whose θ is set by hand: its
-  probability of the class, the occlusion map, and the deconvnet's picture of one channel.
+  upright, turned (its corners mirrored), and turned back by an inserted transformer whose θ is set
+  by hand: its probability of the class, the occlusion map, and the deconvnet's picture of one
+  channel.
 """
 
 import base64
@@ -110,10 +111,9 @@ def looks() -> dict[str, Any]:
     path = Path(os.environ["STN_TUTORIAL_DATA"]) / "weights" / WEIGHTS
     network.load_state_dict(torch.load(path, weights_only=True))
     network = Normalised(network).eval()
-    wide = data.photograph("temple", (320, 320))
-    grid = F.affine_grid(affine.rotation(DEGREES), list(wide.shape), align_corners=False)
-    turned = F.grid_sample(wide, grid, align_corners=False)
-    upright, turned = (U[:, :, 48:272, 48:272] for U in (wide, turned))
+    upright = data.photograph("temple", (224, 224))
+    grid = F.affine_grid(affine.rotation(DEGREES), list(upright.shape), align_corners=False)
+    turned = F.grid_sample(upright, grid, padding_mode="reflection", align_corners=False)
     back = affine.rotation(-DEGREES)
     transformer = SpatialTransformer(ConvolutionalLocalisation(3), padding="border").eval()
     transformer.regression.bias.data = (back - affine.identity()).flatten()
