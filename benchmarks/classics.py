@@ -12,7 +12,8 @@ MNIST at half its size or on canvases of it; seeds are the innermost thing that 
   and without a transformer put in, for the same number of steps.
 - *attention*: one small network, plain, wider, with squeeze and excitation, CBAM, soft attention,
   or a movable window; a task where the digit must be found, and one where it must be known which of
-  three superimposed digits is meant.
+  three superimposed digits is meant. The head takes the mean over all places (one cell), or, as a
+  control, keeps 4×4 cells.
 
 What the chapter's pictures need from SqueezeNet's real weights is `benchmarks.classics_looks`.
 """
@@ -310,21 +311,24 @@ def what(digits: Digits, count: int, seed: int) -> Digits:
 
 
 TASKS = {"where": where, "what": what}
-KINDS = ("plain", "wider", "se", "cbam", "soft", "window")
+KINDS = ("plain", "wider", "se", "cbam", "soft", "window", "held", "shrunk")
+"""The last two are the window's controls: the middle for all, and the whole canvas at its size."""
+FLAT = ("plain", "held", "window")
+"""Of these also with a head that knows places: 4×4 cells in the place of the mean over all."""
 
 
 def window_finder() -> nn.Sequential:
-    """Chapter 8's localisation net, of three channels."""
+    """Chapter 8's localisation net, of three channels; the batch norm keeps its ReLUs alive."""
     return nn.Sequential(
         nn.AvgPool2d(2),
         nn.Conv2d(3, 8, 5), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(144, 32), nn.ReLU(),
+        nn.Flatten(), nn.Linear(144, 32), nn.BatchNorm1d(32), nn.ReLU(),
     )  # fmt: skip
 
 
-def attending(kind: str, seed: int) -> nn.Sequential:
-    """Four convolutions, the mean over all places, a hidden layer; and one kind of attention."""
+def attending(kind: str, seed: int, cells: int = 1) -> nn.Sequential:
+    """Four convolutions, means over cells, a hidden layer; and one kind of attention."""
     torch.manual_seed(seed)
     widths = (16, 24, 24, 36) if kind == "wider" else (12, 16, 16, 24)
     layers: list[tuple[str, nn.Module]] = []
@@ -332,6 +336,10 @@ def attending(kind: str, seed: int) -> nn.Sequential:
         look = SpatialTransformer(window_finder(), 32, Attention(), size=(28, 28))
         look.regression.bias.data[0] = -1 / 3  # it starts in the middle, at the digit's size
         layers.append(("look", look))
+    if kind == "held":
+        layers.append(("look", nn.ZeroPad2d(-7)))
+    if kind == "shrunk":
+        layers.append(("look", nn.AdaptiveAvgPool2d(28)))
     into = 3
     for k, out in enumerate(widths):
         side, stride = ((5, 2), (3, 2), (3, 1), (3, 1))[k]
@@ -340,9 +348,9 @@ def attending(kind: str, seed: int) -> nn.Sequential:
         if kind in ("se", "cbam") and k in (1, 3):
             layers.append((f"attend{k}", {"se": SqueezeExcitation, "cbam": CBAM}[kind](out, 4)))
         into = out
-    mean: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    mean: list[nn.Module] = [nn.AdaptiveAvgPool2d(cells), nn.Flatten()]
     layers.append(("pool", SoftAttention(into) if kind == "soft" else nn.Sequential(*mean)))
-    head = nn.Linear(into, 48), nn.BatchNorm1d(48), nn.ReLU(), nn.Linear(48, 10)
+    head = nn.Linear(into * cells**2, 48), nn.BatchNorm1d(48), nn.ReLU(), nn.Linear(48, 10)
     layers.append(("head", nn.Sequential(*head)))
     return nn.Sequential(OrderedDict(layers))
 
@@ -381,7 +389,7 @@ def attention(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> 
         draw = TASKS[row["task"]]
         SETS[row["task"]] = draw(digits[0], TRAIN, 0), draw(digits[1], JUDGED, 1)
     seen, judged = SETS[row["task"]]
-    model = attending(row["kind"], seed)
+    model = attending(row["kind"], seed, row["cells"])
     learn(model, seen, STEPS, seed, 1e-2, localisation_rate=0.5)
     found = {
         "parameters": count_parameters(model),
@@ -397,7 +405,10 @@ def attention(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], list[dict[str, Any]]]] = {
     "attention": (
         attention,
-        [{"task": task, "kind": kind} for task in TASKS for kind in KINDS],
+        [
+            *({"task": task, "kind": kind, "cells": 1} for task in TASKS for kind in KINDS),
+            *({"task": "where", "kind": kind, "cells": 4} for kind in FLAT),
+        ],
     ),
     "turned": (turned, [{"kind": kind} for kind in ("augmentation", "wider", "transformer")]),
     "depth": (
