@@ -42,8 +42,8 @@ def insert(
     of the picture; that is the caller's affair where the transformer has a size of its own.
 
     The input of the layer must be pictures, (N, C, H, W): a transformer cannot stand where a vision
-    transformer has already made tokens of them. A layer that is called several times in one run
-    (one `nn.ReLU` for all of a block) is looked before each time. What was inserted last looks
+    transformer has already made tokens of them. Before a layer that runs several times (one
+    `nn.ReLU` for all of a block) the transformer runs each time. What was inserted last looks
     first. For several processes, `DistributedDataParallel`; the old `nn.DataParallel` raises.
 
     Args:
