@@ -74,7 +74,7 @@ class CBAM(nn.Module):
     The channels' is σ(f(mean) + f(max)), mean and maximum over all places, f two dense layers with
     a ReLU between them, the same for both. The places' is σ(k ∗ [mean; max]), mean and maximum over
     the channels of what the first factor left, k a convolution. Both factors multiply U. (Some
-    implementations have a batch norm behind the convolution; the equations have none, nor has this.)
+    implementations have a batch norm behind the convolution; the equations have none.)
 
     Args:
         channels: C of U.
