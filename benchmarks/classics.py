@@ -5,7 +5,8 @@ network, and what is in the file is not run again. All of it is small, and train
 MNIST at half its size or on canvases of it; seeds are the innermost thing that differs.
 
 - *rectifiers*: five convolutions and two dense layers without batch norm, ReLU against tanh, each
-  started with its own gain, at several learning rates: how many steps until nine in ten of the last batches are right.
+  started with its own gain, at several learning rates: how many steps until nine in ten of the last
+  batches are right.
 - *depth*: the plain and the residual network of He et al.'s CIFAR design (6n + 2 layers), 20 and 56
   layers deep, in small: training loss along the steps, and errors.
 - *turned*: a network trained on upright digits, then fine-tuned on digits turned by up to 90°, with
