@@ -50,6 +50,7 @@ def occlusion_map(
         ⌊(H − side) / stride⌋ + 1 rows, and columns likewise.
 
     Example:
+        >>> from torch import nn
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(81, 2))
         >>> U = torch.rand(4, 1, 9, 9)
         >>> occlusion_map(network, U, torch.zeros(4, dtype=torch.int64), side=3, stride=2).shape
@@ -131,6 +132,7 @@ def deconvnet(network: nn.Module, U: Tensor, layer: str, channel: int) -> Tensor
         part in it, and everywhere where the channel did not answer.
 
     Example:
+        >>> from torch import nn
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 5), nn.ReLU(), nn.MaxPool2d(2))
         >>> deconvnet(network, torch.rand(4, 3, 16, 16), "2", channel=0).shape
         torch.Size([4, 3, 16, 16])
