@@ -474,7 +474,7 @@ def write(out: Path, found: list[dict[str, Any]], digits: tuple[Digits, Digits])
             "attention": STEPS, "turned": [BEFORE, AFTER], "depth": DEPTH_STEPS,
             "rectifiers": PATIENCE,
         },
-        "seeds": list(SEEDS),
+        "seeds": sorted({row["seed"] for row in found}),
         "canvases": CANVASES,
         "rows": found,
     }  # fmt: skip
