@@ -1,15 +1,12 @@
 """A transformer in front of a network that is there already, or of one of its layers."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
 from stn_tutorial._checks import layer_named
 
 __all__ = ["insert"]
-
-Network = TypeVar("Network", bound=nn.Module)
-
 
 class _LookFirst:
     """What a layer does before it runs: it sends its first argument through the transformer.
@@ -31,8 +28,8 @@ class _LookFirst:
 
 
 def insert(
-    network: Network, transformer: nn.Module, before: str | None = None, name: str = "transformer"
-) -> Network:
+    network: nn.Module, transformer: nn.Module, before: str | None = None, name: str = "transformer"
+) -> nn.Module:
     """Put a transformer at the input of a network, or before one of its layers.
 
     The network is changed and returned. It stays what it was: the same class, the same layers under
