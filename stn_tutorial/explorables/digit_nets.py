@@ -23,9 +23,6 @@ from stn_tutorial.affine import compose, rotation, scaling, translation
 from stn_tutorial.explorables.pictures import data_uri
 from stn_tutorial.grids import affine_grid
 from stn_tutorial.sampling import sample
-from stn_tutorial.affine import compose, rotation, scaling, translation
-from stn_tutorial.grids import affine_grid
-from stn_tutorial.sampling import sample
 from stn_tutorial.transformer import Similarity, SpatialTransformer
 
 FRAME = 42
@@ -163,29 +160,6 @@ def page_pictures() -> dict[str, dict[str, str]]:
         name: {"label": f"Handwritten {name}", "src": data_uri(image)}
         for name, image in digits().items()
     }
-
-
-def placed(name: str, pose: Sequence[float]) -> Tensor:
-    """A digit in its frame: shape (1, 1, 42, 42), float64 in [0, 1].
-
-    Args:
-        name: one of `DIGITS`.
-        pose: (degrees, size, right, down): turned counter-clockwise, so many times as large (at 1
-            its pixels are the frame's), and moved, in normalised units of the frame.
-    """
-    image = torch.from_numpy(np.array(digits()[name]))[None, None].double() / 255
-    theta = compose(scaling(image.shape[3] / FRAME, dtype=torch.float64), posed(pose))
-    return sample(image, affine_grid(theta, (FRAME, FRAME)))
-
-
-def posed(pose: Sequence[float]) -> Tensor:
-    """θ of a pose, as `placed` has it: from the frame to what was drawn, (1, 2, 3), float64."""
-    degrees, size, right, down = pose
-    return compose(
-        scaling(size, dtype=torch.float64),
-        rotation(degrees, dtype=torch.float64),
-        translation(right, down, dtype=torch.float64),
-    )
 
 
 def placed(name: str, pose: Sequence[float]) -> Tensor:

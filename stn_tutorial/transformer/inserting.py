@@ -8,6 +8,7 @@ from stn_tutorial._checks import layer_named
 
 __all__ = ["insert"]
 
+
 class _LookFirst:
     """What a layer does before it runs: it sends its first argument through the transformer.
 
