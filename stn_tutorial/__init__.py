@@ -10,13 +10,14 @@ The parts, which a borrower imports:
 `stn_tutorial.grids`        regular and sampling grids, normalised and pixel coordinates (3, 4, 9)
 `stn_tutorial.sampling`     nearest, bilinear and bicubic sampling, splatting (4, 5, 6)
 `stn_tutorial.transformer`  `SpatialTransformer`, its transforms, localisation nets (7, 8, 9)
+`stn_tutorial.attention`    squeeze and excitation, CBAM, soft attention (15)
 `stn_tutorial.alignment`    co-localisation's loss, boxes, compositing, congealing (17)
 ==========================  ====================================================================
 
 The experiments:
 
 ==========================  ====================================================================
-`stn_tutorial.models`       the paper's FCN, CNN, ST-FCN, ST-CNN (10, 11)
+`stn_tutorial.models`       the paper's FCN, CNN, ST-FCN, ST-CNN, and two instruments (10, 11, 15)
 `stn_tutorial.data`         pictures, digits, distortions, canvases, drawn faces (1, 10, 11, 17)
 `stn_tutorial.training`     a loop for a chapter's minute, an engine for long runs (1, 2, 7, 10)
 `stn_tutorial.experiments`  the cells of the paper's table (10, 11)

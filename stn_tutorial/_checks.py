@@ -7,13 +7,14 @@ ONNX exporter, sizes are tensors, which may not be looked at: the example that i
 it is.
 """
 
+import difflib
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from numbers import Integral
 from typing import TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Size = Sequence[int]
 """Height and width of a picture in pixels, in PyTorch's order."""
@@ -148,6 +149,17 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise `ValueError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, but {value!r} was given")
+
+
+def layer_named(network: nn.Module, name: str) -> nn.Module:
+    """Return the layer of that name; raise `ValueError`, with the nearest, where there is none."""
+    layers = dict(network.named_modules())
+    layers.pop("")  # the network itself
+    if name not in layers:
+        nearest = difflib.get_close_matches(str(name), layers, n=1, cutoff=0.0)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"{type(network).__name__} has no layer {name!r}{hint}")
+    return layers[name]
 
 
 def at_least_float32(*dtypes: torch.dtype) -> torch.dtype:

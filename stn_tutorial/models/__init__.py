@@ -1,4 +1,7 @@
-"""The networks that the experiments train: the paper's, of digits, sums and house numbers."""
+"""The networks that the experiments train: the paper's, of digits, sums and house numbers.
+
+And two instruments that show what a trained one looks at, `occlusion_map` and `deconvnet`.
+"""
 
 from stn_tutorial.models.addition import (
     ADDITION_FACTS,
@@ -24,6 +27,7 @@ from stn_tutorial.models.house_numbers import (
     Widths,
     build_number_reader,
 )
+from stn_tutorial.models.looking import deconvnet, occlusion_map
 
 __all__ = [
     "ADDITION_FACTS",
@@ -42,6 +46,8 @@ __all__ = [
     "build_addition",
     "build_number_reader",
     "count_parameters",
+    "deconvnet",
+    "occlusion_map",
     "size_table",
     "width",
 ]

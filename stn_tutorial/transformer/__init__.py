@@ -1,9 +1,10 @@
-"""The spatial transformer, as a module for your own network (chapters 7 to 9, 12).
+"""The spatial transformer, as a module for your own network (chapters 7 to 9, 12, 15).
 
 A transformer has three parts, as in the paper: a *localisation net* looks at the input and gives a
 few numbers; a *transform* makes θ and the sampling grid of them; the *sampler* reads the input
 there. `SpatialTransformer` holds them together, and takes any localisation net and any transform.
-`ParallelTransformer` and `SeriesTransformer` are made of several.
+`ParallelTransformer` and `SeriesTransformer` are made of several. `insert` puts one into a network
+that is there already.
 
 *Convention.* Every θ maps **output to input**, in normalised coordinates, `align_corners=False`.
 Transforms take *offsets*: all zero is the identity, so that a last layer of zeros starts there. A
@@ -12,6 +13,7 @@ that does: `Rotation` turns it counter-clockwise, `Translation` moves it right a
 offsets are added to the identity's θ, and so say where to *look*.
 """
 
+from stn_tutorial.transformer.inserting import insert
 from stn_tutorial.transformer.localisation import (
     ConvolutionalLocalisation,
     FullyConnectedLocalisation,
@@ -59,5 +61,6 @@ __all__ = [
     "Translation",
     "Translation3d",
     "crowding",
+    "insert",
     "tiling",
 ]
