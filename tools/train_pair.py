@@ -51,11 +51,11 @@ READ = training.Recipe(
     steps=1500, batch_size=BATCH, optimiser="adamw", learning_rate=5e-3, schedule="one-cycle"
 )
 LOOK = training.Recipe(
-    steps=9000, batch_size=BATCH, optimiser="adamw", learning_rate=5e-3, localisation_rate=0.5,
+    steps=5000, batch_size=BATCH, optimiser="adamw", learning_rate=5e-3, localisation_rate=0.5,
     schedule="one-cycle", warmup=0.1,
 )  # fmt: skip
 SETTLE = training.Recipe(
-    steps=1500, batch_size=BATCH, optimiser="adamw", learning_rate=2e-3, schedule="one-cycle",
+    steps=600, batch_size=BATCH, optimiser="adamw", learning_rate=2e-3, schedule="one-cycle",
     warmup=0.1,
 )  # fmt: skip
 PLAIN = training.Recipe(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stn_tutorial.affine import scaling
 from stn_tutorial.explorables import chains
 from stn_tutorial.explorables.digit_nets import FRAME
-from stn_tutorial.transformer import ParallelTransformer, Similarity
+from stn_tutorial.transformer import ParallelTransformer, Similarity, SpatialTransformer
 
 SEEN = 20
 """Side of what a window gives, in pixels."""
@@ -69,7 +69,7 @@ STRIP = WEIGHTS.with_suffix(".png")
 class ReadEach(nn.Module):
     """One net for each view: (N, views, H, W) to the scores of all, (N, views · 10)."""
 
-    def __init__(self, read: nn.Module) -> None:
+    def __init__(self, read: nn.Sequential) -> None:
         super().__init__()
         self.read = read
 
@@ -98,9 +98,12 @@ def modules(net: nn.Sequential) -> dict[str, nn.Sequential]:
     """The network's layers, as `CHAINS` names them; the modules themselves, not copies."""
     look, each, add = net
     assert isinstance(look, ParallelTransformer)
-    looks = [
-        nn.Sequential(*one.localisation.children(), one.regression) for one in look.transformers
-    ]
+    assert isinstance(each, ReadEach)
+    assert isinstance(add, nn.Sequential)
+    looks = []
+    for one in look.transformers:
+        assert isinstance(one, SpatialTransformer)
+        looks.append(nn.Sequential(*one.localisation.children(), one.regression))
     return dict(zip(CHAINS, [*looks, each.read, add], strict=True))
 
 
