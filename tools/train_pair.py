@@ -42,24 +42,24 @@ from tools.train_network import HeldFast, folded, quantised, strip
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "book" / "results" / "pair.json"
 RUNS = ROOT / "runs" / "pair"
-SEED, BATCH = 0, 128
+SEED, BATCH = 0, 64
 ZOOM = 24 / 28
 """The share of an upright digit's 28×28 pixels that the reading net learns to see."""
 REACH, GROWTH = 0.1, 0.5
 """The share of RTS in the first step, and the share of part 2's steps over which it grows to 1."""
 READ = training.Recipe(
-    steps=1500, batch_size=BATCH, optimiser="adamw", learning_rate=5e-3, schedule="one-cycle"
+    steps=3000, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3, schedule="one-cycle"
 )
 LOOK = training.Recipe(
-    steps=5000, batch_size=BATCH, optimiser="adamw", learning_rate=5e-3, localisation_rate=0.5,
+    steps=6000, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3, localisation_rate=0.5,
     schedule="one-cycle", warmup=0.1,
 )  # fmt: skip
 SETTLE = training.Recipe(
-    steps=600, batch_size=BATCH, optimiser="adamw", learning_rate=2e-3, schedule="one-cycle",
+    steps=800, batch_size=BATCH, optimiser="adamw", learning_rate=2e-3, schedule="one-cycle",
     warmup=0.1,
 )  # fmt: skip
 PLAIN = training.Recipe(
-    steps=LOOK.steps + SETTLE.steps, batch_size=BATCH, optimiser="adamw", learning_rate=5e-3,
+    steps=LOOK.steps + SETTLE.steps, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3,
     schedule="one-cycle", warmup=0.1,
 )  # fmt: skip
 EXECUTION = training.Execution(channels_last=True)
@@ -104,7 +104,7 @@ def run(name, net, batch, recipe, evaluate=None):
         print(name, {key: round(value, 3) for key, value in record.items()}, flush=True)
 
     records = training.train(
-        net, batch, recipe, evaluate=evaluate, every=recipe.steps // 6,
+        net, batch, recipe, evaluate=evaluate, every=recipe.steps // 10,
         checkpoint=RUNS / f"{name}.pt", execution=EXECUTION, on_record=show,
     )  # fmt: skip
     return records[-1]["seconds"]
