@@ -48,7 +48,7 @@ ZOOM = 24 / 28
 REACH, GROWTH = 0.1, 0.5
 """The share of RTS in the first step, and the share of part 2's steps over which it grows to 1."""
 READ = training.Recipe(
-    steps=3000, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3, schedule="one-cycle"
+    steps=1200, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3, schedule="one-cycle"
 )
 LOOK = training.Recipe(
     steps=6000, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3, localisation_rate=0.5,
