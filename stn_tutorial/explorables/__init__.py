@@ -1,11 +1,11 @@
 """Explorables: pictures that answer to sliders, in a notebook and in the book's static pages.
 
 Each is an `anywidget` in a module of its own, beside its front end, an ES module of the same name;
-what they share is in `base`, `pictures`, `stills` and `words`, and in `ui.js`, `maths.js`,
-`warps.js`, `dragging.js`, `nets.js` and `poses.js`. `bundle` joins an explorable's files into one when it is
-imported. Shown by a notebook's cell it leaves two things in the cell's output: the live widget, and
-HTML that stands for it where no kernel runs. The book's Sphinx extension brings that HTML to life;
-GitHub, and a browser without JavaScript, show the picture in it.
+what they share is in `base`, `pictures`, `stills`, `words`, `poses` and `chains`, and in `ui.js`,
+`maths.js`, `warps.js`, `dragging.js`, `nets.js`, `poses.js`. `bundle` joins an explorable's files
+into one when it is imported. Shown by a notebook's cell it leaves two things in the cell's output:
+the live widget, and HTML that stands for it where no kernel runs. The book's Sphinx extension
+brings that HTML to life; GitHub, and a browser without JavaScript, show the picture in it.
 
 Pictures are kept and shown as 8-bit values; the front end computes in double precision.
 """

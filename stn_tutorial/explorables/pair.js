@@ -35,7 +35,7 @@ export function addUp(nets, U) {
 }
 
 // By how many degrees counter-clockwise a window turns what it reads.
-export const turned = ([[a, b], [c, d]]) => (-Math.atan2(c - b, a + d) * 180) / Math.PI;
+export const turned = ([[a, b], [c, d]]) => (Math.atan2(c - b, a + d) * 180) / Math.PI;
 
 const best = (values) => values.indexOf(Math.max(...values));
 
@@ -80,7 +80,7 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
     plane(`What window ${k + 1} reads of channel ${c + 1}`, (context, self) => now
       && frame(context, colours.output, drawPicture(context, self, viewOf[k][c](now.V[k][c]), 1, 1)),
     { x: 0, y: 0, reach: 1.08 })));
-  const readings = BOTH.map(() => BOTH.map(() => h("span")));
+  const readings = BOTH.map(() => BOTH.map(() => [h("span"), h("span", { class: "share" })]));
   const planes = [...inputs, ...outputs.flat()];
 
   const bars = odds("output sums", "The sum", 19);
@@ -90,7 +90,7 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
         h("figcaption", {}, h("b", {}, `Channel ${c + 1}`)), inputs[c].element),
       h("div", { class: "views" }, ...BOTH.map((k) => h("figure", { class: "output" },
         outputs[k][c].element,
-        h("div", { class: "reading-of" }, h("b", {}, `V${"₁₂"[k]} `), readings[k][c])))))),
+        h("div", { class: "reading-of" }, h("b", {}, `V${"₁₂"[k]} `), ...readings[k][c])))))),
   bars.panel);
 
   // --- What it says ---
@@ -102,8 +102,7 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
     const [a, b] = state.digits.map(Number);
     const said = best(now.sum);
     const share = wholePercent(now.sum[said]);
-    return said === a + b ? `${a} + ${b} = ${a + b}, and it says ${said} (${share}).`
-      : `${a} + ${b} = ${a + b}, but it says ${said} (${share}).`;
+    return `${a} + ${b} = ${a + b}, ${said === a + b ? "and" : "but"} the network says ${said} (${share}).`;
   }
 
   const degrees = (value) => `${number(value, 0)}°`;
@@ -117,11 +116,13 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
     const { sums, error, parameters, share_of_turn: turns, share_of_shift: shifts, takes } = figures;
     const right = (value) => `${value.toFixed(1)}\u00a0%`;
     const spaced = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
-    const share = (rows, other) => takes.map((c, k) => wholePercent(rows[k][other ? 1 - c : c])).join(" and ");
+    const share = (rows, other) => takes.map((c, k) =>
+      wholePercent(rows[k][other ? 1 - c : c]).replace("-", "−")).join(" and ");
     const plain = error.plain === undefined ? "" : `; a plain network of ${spaced(parameters.plain)} `
       + `parameters, which saw as many sums, gives ${right(error.plain)} wrong`;
     return h("p", { class: "facts measured" },
-      `Measured on ${spaced(sums)} sums of test digits of MNIST, turned by up to 45° either way, scaled by `
+      "Under each view stands what it is taken for. "
+      + `Measured on ${spaced(sums)} sums of test digits of MNIST, turned by up to 45° either way, scaled by `
       + `0.7 to 1.2 and shifted: this network, of ${spaced(parameters.pair)} parameters, gives ${
         right(error.pair)} wrong${plain}. Of its own digit's turn, windows 1 and 2 take back ${
         share(turns)}, and of its shift ${share(shifts)}; of the other digit's turn ${
@@ -207,10 +208,10 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
     for (const k of BOTH) {
       for (const c of BOTH) {
         const said = best(now.views[k][c]);
-        const text = `${said} (${wholePercent(now.views[k][c][said])})`;
-        setText(readings[k][c], text);
+        const share = ` (${wholePercent(now.views[k][c][said])})`;
+        [said, share].forEach((text, n) => setText(readings[k][c][n], String(text)));
         setAttribute(outputs[k][c].canvas, "aria-label",
-          `What window ${k + 1} reads of channel ${c + 1}: ${text}`);
+          `What window ${k + 1} reads of channel ${c + 1}: ${said}${share}`);
       }
     }
     BOTH.forEach((c) => setAttribute(inputs[c].canvas, "aria-label",
