@@ -166,7 +166,7 @@ def test_shares_are_known_of_windows_that_follow():
     truth = torch.stack([torch.cat([digit for digit, _ in row]) for row in pairs])
     perfect = torch.cat([row[1][1] for row in pairs])  # of the second digit
     half = torch.cat([
-        compose(scaling(1.5), compose(translation(-x / 2, -y / 2), rotation(-a / 2)))
+        compose(translation(-x / 2, -y / 2), rotation(-a / 2))
         for (a, _, x, y), _ in poses
     ])  # fmt: skip
     figures = train_pair.followed(Windows([perfect, half]), Drawn(truth))

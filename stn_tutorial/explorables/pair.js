@@ -119,7 +119,7 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
     const share = (rows, other) => takes.map((c, k) =>
       wholePercent(rows[k][other ? 1 - c : c]).replace("-", "−")).join(" and ");
     const plain = error.plain === undefined ? "" : `; a plain network of ${spaced(parameters.plain)} `
-      + `parameters, which saw as many sums, gives ${right(error.plain)} wrong`;
+      + `parameters, which saw as many sums and no single digits, gives ${right(error.plain)} wrong`;
     return h("p", { class: "facts measured" },
       "Under each view stands what it is taken for. "
       + `Measured on ${spaced(sums)} sums of test digits of MNIST, turned by up to 45° either way, scaled by `
