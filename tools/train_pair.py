@@ -14,8 +14,10 @@ So nobody tells a window which digit to follow, how it is turned, or where it li
 is, the reading net was told: from the sum alone a network of this size stays long on the plateau of
 chapter 12.
 
-`--plain` trains a network without windows and of as many weights on the same sums, in the same
-order, for as many steps as parts 2 and 3 together, to compare with.
+Two networks to compare with see the same sums, in the same order, for as many steps as parts 2 and
+3 together. `--plain` trains one without windows, of as many weights, which is told no single
+digits. `--still` trains the very same network, from part 1 on, but holds its windows still: both
+show the whole frame, and the net that reads learns in part 2 as well.
 
 Each part goes on from its checkpoint in `runs/pair`. In the end batch norm is folded into the
 layers, the weights are rounded to float16 and written to `stn_tutorial/explorables/pair.bin`, and
@@ -110,10 +112,11 @@ def run(name, net, batch, recipe, evaluate=None):
     return records[-1]["seconds"]
 
 
-def trained_pair(digits, exam):
+def trained_pair(digits, exam, still=False):
     """Train the pair in its three parts; return it, without batch norm, and each part's seconds."""
     torch.manual_seed(SEED)
-    net = pair_nets.network(norm=True)
+    net = pair_nets.network(norm=True, **({"start": 1.0} if still else {}))
+    mark = "still-" if still else ""
     look, each, add = net
 
     def judge(model):
@@ -122,13 +125,19 @@ def trained_pair(digits, exam):
     seconds = {"read": run("read", each.read, upright(digits), READ)}
     each.read = folded(each.read)
     sums = data.Sums(digits, "channels", batch_size=BATCH, seed=SEED, reach=growing(LOOK.steps))
-    windows = nn.Sequential(look, HeldFast(each), add)
-    seconds["look"] = run("look", windows, sums, LOOK, judge)
+    parts = (HeldFast(look), each, add) if still else (look, HeldFast(each), add)
+    seconds["look"] = run(f"{mark}look", nn.Sequential(*parts), sums, LOOK, judge)
     each.requires_grad_(True)
     sums = data.Sums(digits, "channels", batch_size=BATCH, seed=SEED + 1)
-    seconds["settle"] = run("settle", nn.Sequential(HeldFast(look), each, add), sums, SETTLE, judge)
+    parts = (HeldFast(look), each, add)
+    seconds["settle"] = run(f"{mark}settle", nn.Sequential(*parts), sums, SETTLE, judge)
     look.requires_grad_(True)
     return folded(net), seconds
+
+
+def trained_still(digits, exam):
+    """Train the same network with its windows held still."""
+    return trained_pair(digits, exam, still=True)
 
 
 def trained_plain(digits, exam):
@@ -143,6 +152,10 @@ def trained_plain(digits, exam):
 
     seconds = run("plain", net, batch, PLAIN, lambda model: training.error_rate(model, exam))
     return folded(net), {"plain": seconds}
+
+
+OTHERS = {"plain": trained_plain, "still": trained_still}
+"""To compare with."""
 
 
 # --- What the windows do ---
@@ -240,8 +253,13 @@ def publish(result):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--plain", action="store_true", help="train the one to compare with")
-    name = "plain" if parser.parse_args().plain else "pair"
+    others = parser.add_mutually_exclusive_group()
+    for other, train in OTHERS.items():
+        others.add_argument(
+            f"--{other}", dest="name", action="store_const", const=other, default="pair",
+            help=train.__doc__.partition(";")[0].rstrip("."),
+        )  # fmt: skip
+    name = parser.parse_args().name
     made_by = commit()  # before anything is written
     RUNS.mkdir(parents=True, exist_ok=True)
     digits, held_digits = data.hold_out(data.load_digits("train"))
@@ -249,7 +267,7 @@ def main():
     few = data.Digits(held_digits.images[:2000], held_digits.labels[:2000])
     exam = list(data.FixedSums(few, "channels", "held-out"))
     test = data.FixedSums(test_digits(), "channels")
-    net, seconds = (trained_plain if name == "plain" else trained_pair)(digits, exam)
+    net, seconds = OTHERS.get(name, trained_pair)(digits, exam)
     row = tested(net, held, test)
     if name == "pair":
         pair_nets.WEIGHTS.write_bytes(chains.half(pair_nets.parameters(net)))
@@ -257,7 +275,7 @@ def main():
         row |= followed(net, test)
         row["digits_right"] = read_rightly(net, test, row["takes"])
     row |= {
-        "command": "python -m tools.train_pair" + (" --plain" if name == "plain" else ""),
+        "command": "python -m tools.train_pair" + ("" if name == "pair" else f" --{name}"),
         "commit": made_by,
         "device": device_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),

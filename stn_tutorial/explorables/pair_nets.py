@@ -78,8 +78,13 @@ class ReadEach(nn.Module):
         return self.read(views.flatten(0, 1)[:, None]).view(len(views), -1)
 
 
-def network(norm: bool = False) -> nn.Sequential:
-    """Make the network, untrained: (N, 2, 42, 42) to 19 scores; `norm` with batch norms."""
+def network(norm: bool = False, start: float = START) -> nn.Sequential:
+    """Make the network, untrained: (N, 2, 42, 42) to 19 scores.
+
+    Args:
+        norm: with batch norms.
+        start: the side of both windows, as a share of the frame's.
+    """
     kinds = ("conv", "dense") if norm else ()
     localisers = []
     for name in ("first", "second"):
@@ -88,7 +93,7 @@ def network(norm: bool = False) -> nn.Sequential:
     assert isinstance(last, nn.Linear)
     look = ParallelTransformer(
         localisers, 2, Similarity(), features=last.in_features, size=(SEEN, SEEN),
-        start=scaling(1 / START).expand(2, -1, -1),
+        start=scaling(1 / start).expand(2, -1, -1),
     )  # fmt: skip
     read = ReadEach(chains.chain(CHAINS["read"], kinds))
     return nn.Sequential(look, read, chains.chain(CHAINS["add"], kinds))
