@@ -66,7 +66,7 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
       context.textAlign = "center";
       label(context, String(k + 1), x, y + 5);
     }
-  }, { x: 0, y: 0, reach: 1.1 }));
+  }, { x: 0, y: 0, reach: 1.2 }));
 
   function outline(context, self, theta) {
     const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
@@ -118,13 +118,15 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
     const spaced = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, "\u00a0");
     const share = (rows, other) => takes.map((c, k) =>
       wholePercent(rows[k][other ? 1 - c : c]).replace("-", "−")).join(" and ");
+    const still = error.still === undefined ? "" : "; with its windows held still over the whole "
+      + `frame, and trained for as long, ${right(error.still)}`;
     const plain = error.plain === undefined ? "" : `; a plain network of ${spaced(parameters.plain)} `
-      + `parameters, which saw as many sums and no single digits, gives ${right(error.plain)} wrong`;
+      + `parameters, which saw as many sums and no single digits, ${right(error.plain)}`;
     return h("p", { class: "facts measured" },
       "Under each view stands what it is taken for. "
       + `Measured on ${spaced(sums)} sums of test digits of MNIST, turned by up to 45° either way, scaled by `
       + `0.7 to 1.2 and shifted: this network, of ${spaced(parameters.pair)} parameters, gives ${
-        right(error.pair)} wrong${plain}. Of its own digit's turn, windows 1 and 2 take back ${
+        right(error.pair)} wrong${still}${plain}. Of its own digit's turn, windows 1 and 2 take back ${
         share(turns)}, and of its shift ${share(shifts)}; of the other digit's turn ${
         share(turns, true)}, and of its shift ${share(shifts, true)} (slopes, by least squares). What a digit `
       + "is, the net that reads the views was told beforehand, with single upright digits and their labels; "
