@@ -126,7 +126,7 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
       "Under each view stands what it is taken for. "
       + `Measured on ${spaced(sums)} sums of test digits of MNIST, turned by up to 45° either way, scaled by `
       + `0.7 to 1.2 and shifted: this network, of ${spaced(parameters.pair)} parameters, gives ${
-        right(error.pair)} wrong${still}${plain}. Of its own digit's turn, windows 1 and 2 take back ${
+        right(error.pair)} wrong${still}${plain} (each trained once). Of its own digit's turn, windows 1 and 2 take back ${
         share(turns)}, and of its shift ${share(shifts)}; of the other digit's turn ${
         share(turns, true)}, and of its shift ${share(shifts, true)} (slopes, by least squares). What a digit `
       + "is, the net that reads the views was told beforehand, with single upright digits and their labels; "
