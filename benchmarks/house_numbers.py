@@ -4,11 +4,14 @@
     python -m benchmarks.house_numbers looks runs
 
     python -m benchmarks.house_numbers counts
+    python -m benchmarks.house_numbers places
 
 The first writes `book/results/svhn_cost.json`: seconds of a step, forward and backward, of the
 three readers of the paper's widths and of the small ones, all taking turns, in seconds of the
-processor (so that another process beside it counts less), and of each transformer of Multi alone;
-beside them the multiplications that the steps need.
+processor (so that another process beside it counts less); of each transformer's localisation net
+alone, and of its grid and sampling alone; and of the plain reader when its first convolution must
+also say how the picture should change, as it must behind a transformer. Beside them the
+multiplications that the steps need.
 
 The second reads the weights that `stn-tutorial reproduce svhn --columns part-64` has left in a
 folder, and writes `book/results/svhn_looks.json`: θ on test pictures; the errors with each
@@ -17,7 +20,10 @@ picture's own θ, with the mean θ of all test pictures in place of it, and with
 
 The third writes `book/results/svhn_counts.json`: how many different numbers there are, and how many
 of the test numbers never occur in training, of SVHN's train and test and of the part of them, from
-the annotations beside the part. Chapter 13 shows all three.
+the annotations beside the part.
+
+The fourth reads the answers in `book/results/svhn.json` and writes `book/results/svhn_places.json`:
+by the length of the number, how many are wrong at each place. Chapter 13 shows all four.
 """
 
 import argparse
@@ -40,7 +46,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.sampling import ROOT, commit, device_name
 from stn_tutorial import affine
-from stn_tutorial.data import NO_DIGIT, FixedNumbers, data_folder, load_house_numbers, read_number
+from stn_tutorial.data import (
+    NO_DIGIT,
+    FixedNumbers,
+    data_folder,
+    load_house_numbers,
+    number_lengths,
+    read_number,
+)
 from stn_tutorial.experiments.house_numbers import NUMBER_PLANS, judge_numbers
 from stn_tutorial.models import NUMBER_MODELS, build_number_reader
 from stn_tutorial.transformer import SpatialTransformer
@@ -48,6 +61,8 @@ from stn_tutorial.transformer import SpatialTransformer
 COST = ROOT / "book" / "results" / "svhn_cost.json"
 COUNTS = ROOT / "book" / "results" / "svhn_counts.json"
 LOOKS = ROOT / "book" / "results" / "svhn_looks.json"
+PLACES = ROOT / "book" / "results" / "svhn_places.json"
+TABLE = ROOT / "book" / "results" / "svhn.json"
 SIZES = (("paper", 4), ("small", 32))
 REPEATS = 7
 SHOWN = 24
@@ -58,9 +73,10 @@ def transformers(model):
     return [m for m in model.modules() if isinstance(m, SpatialTransformer)]
 
 
-def step_of(model, batch):
+def step_of(model, batch, towards_picture=False):
     """Return a call that does a step's work, forward and backward."""
     U, target = torch.rand(batch, 3, 64, 64), torch.randint(11, (batch, 5))
+    U.requires_grad_(towards_picture)
 
     def step():
         model.zero_grad(set_to_none=True)
@@ -70,7 +86,12 @@ def step_of(model, batch):
 
 
 def alone(model, batch):
-    """Return for each of a reader's transformers a call that does its work of a step alone."""
+    """Return calls that do one part of a step's work each, of all transformers of a reader.
+
+    `localisation` k is the way from what the k-th transformer is given to its θ and back,
+    `sampling` k the way from there and θ to what it shows and back. Back to the input too, but for
+    the transformer that stands at the picture.
+    """
     seen = {}
     hooks = [
         look.register_forward_pre_hook(
@@ -82,15 +103,20 @@ def alone(model, batch):
     for hook in hooks:
         hook.remove()
 
-    def work(look, x, first):
-        # Towards its input too, but for the one at the picture.
-        V = look(x.requires_grad_(not first))
+    def localise(look, x, first):
+        look.theta(x.clone().requires_grad_(not first)).sum().backward()
+
+    def sample(look, x, theta, first):
+        V = look.sample(x.clone().requires_grad_(not first), theta.clone().requires_grad_())
         V.backward(torch.ones_like(V))
 
-    return {
-        f"transformer {k + 1}": lambda look=look, x=seen[k], k=k: work(look, x, k == 0)
-        for k, look in enumerate(transformers(model))
-    }
+    calls = {}
+    for k, look in enumerate(transformers(model)):
+        x, first = seen[k], k == 0
+        theta = look.theta(x).detach()
+        calls[f"localisation {k + 1}"] = lambda look=look, x=x, f=first: localise(look, x, f)
+        calls[f"sampling {k + 1}"] = lambda look=look, x=x, t=theta, f=first: sample(look, x, t, f)
+    return calls
 
 
 def in_turn(calls, repeats=REPEATS):
@@ -122,7 +148,10 @@ def cost():
         }
         calls = {name: step_of(model, batch) for name, model in models.items()}
         counts = {name: multiplications(call) for name, call in calls.items()}
-        seconds = in_turn(calls | alone(models["st-cnn-multi"], batch))
+        calls["cnn, towards the picture"] = step_of(models["cnn"], batch, towards_picture=True)
+        for name, model in models.items():
+            calls |= {f"{name}, {part}": call for part, call in alone(model, batch).items()}
+        seconds = in_turn(calls)
         for name, found in seconds.items():
             rows.append(
                 {
@@ -285,15 +314,45 @@ def counts():
     write(COUNTS, result)
 
 
+def places():
+    test = load_house_numbers("test", "svhn-part")
+    lengths = number_lengths(test.labels)
+    train = number_lengths(load_house_numbers("train", "svhn-part").labels)
+    rows = []
+    for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"]:
+        if row["numbers"] != "part-64":
+            continue
+        for seed, misread, answers in zip(
+            row["seeds"], row["misread"], row["answers"], strict=True
+        ):
+            said = test.labels.clone()
+            said[torch.tensor(misread)] = torch.tensor(answers)
+            off, by_length = said != test.labels, {}
+            for k in range(1, int(lengths.max()) + 1):
+                own = lengths == k
+                by_length[str(k)] = {
+                    "numbers": int(own.sum()),
+                    "wrong": int(off[own].any(dim=1).sum()),
+                    "wrong_at": off[own][:, :k].sum(dim=0).tolist(),
+                }
+            kept = {key: row[key] for key in ("model", "recipe")} | {"seed": seed}
+            rows.append(kept | {"by_length": by_length})
+    found = {str(k): int((train == k).sum()) for k in range(1, int(train.max()) + 1)}
+    write(PLACES, {"rows": rows, "train": found})
+    print(json.dumps(rows, indent=1))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("cost", "looks", "counts"))
+    parser.add_argument("what", choices=("cost", "looks", "counts", "places"))
     parser.add_argument("folder", nargs="?", default="runs")
     options = parser.parse_args()
     if options.what == "cost":
         cost()
     elif options.what == "counts":
         counts()
+    elif options.what == "places":
+        places()
     else:
         looks(options.folder)
 

@@ -10,7 +10,6 @@ thousandth of each step's); with the mean of its scores over five turns of the p
 
 import argparse
 import json
-import platform
 from itertools import product
 from pathlib import Path
 
@@ -18,17 +17,15 @@ import torch
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.sampling import ROOT, commit, device_name
+from benchmarks.sampling import ROOT
+from benchmarks.trials import PLAN, begin, said_of
 from stn_tutorial.affine import rotation
-from stn_tutorial.data import Batches, FixedSet, hold_out, load_digits
-from stn_tutorial.experiments import RECIPES
-from stn_tutorial.models import build
+from stn_tutorial.data import hold_out, load_digits
 from stn_tutorial.training import Execution, choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "ideas.json"
 MODELS, TRAININGS, SEEDS = ("cnn", "st-cnn-affine"), ("as it is", "extra distortion"), (0, 1)
 DISTORTION = "R"
-PLAN = RECIPES["modern"]
 KEY = ("model", "training", "seed")
 TURNS = (-10.0, -5.0, 0.0, 5.0, 10.0)
 KEPT, EVERY = 0.99, 10
@@ -67,10 +64,7 @@ class OverTurns(torch.nn.Module):
 def trial(model_name, training, seed, digits, held_out, steps, execution, device):
     """Train once; return the row of the table."""
     recipe = PLAN.recipe.scaled(steps)
-    torch.manual_seed(seed)
-    model = build(model_name, batch_norm=PLAN.batch_norm, dropout=PLAN.dropout).to(device)
-    batches = Batches(digits, DISTORTION, batch_size=recipe.batch_size, seed=seed, device=device)
-    judge = FixedSet(held_out, DISTORTION, "held-out", device=device)
+    model, batches, judge = begin(model_name, DISTORTION, seed, digits, held_out, device)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(KEPT), use_buffers=True)
 
     def batch(step):
@@ -96,14 +90,7 @@ def trial(model_name, training, seed, digits, held_out, steps, execution, device
         "steps": steps,
         "learning_rate": recipe.learning_rate,
         "held_out_errors": errors,
-        "loss": round(records[-1]["loss"], 4),
-        "seconds": round(records[-1]["seconds"], 1),
-        "device": f"{device.type}: {device_name(device)}",
-        "threads": torch.get_num_threads(),
-        "precision": execution.precision,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit(),
+        **said_of(records, execution, device),
     }
 
 

@@ -10,27 +10,23 @@ again. (`tuning_short.json` holds earlier trials of five passes, from one seed.)
 import argparse
 import json
 import math
-import platform
 import statistics
 import tempfile
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-import torch
 from filelock import FileLock
 
-from benchmarks.sampling import ROOT, commit, device_name
-from stn_tutorial.data import Batches, FixedSet, hold_out, load_digits
-from stn_tutorial.experiments import RECIPES
-from stn_tutorial.models import build
+from benchmarks.sampling import ROOT
+from benchmarks.trials import PLAN, begin, said_of
+from stn_tutorial.data import hold_out, load_digits
 from stn_tutorial.training import Execution, choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "tuning.json"
 MODELS = ("cnn", "st-cnn-affine")
 RATES = (5e-3, 1e-2, 2e-2)
 DISTORTION, SEEDS = "R", (0, 1)
-PLAN = RECIPES["modern"]
 STEPS = PLAN.cpu_steps
 KEY = ("model", "learning_rate", "seed")
 
@@ -38,10 +34,7 @@ KEY = ("model", "learning_rate", "seed")
 def trial(model_name, rate, seed, digits, held_out, execution, device):
     """Train once; return the row of the table."""
     recipe = replace(PLAN.recipe.scaled(STEPS), learning_rate=rate)
-    torch.manual_seed(seed)
-    model = build(model_name, batch_norm=PLAN.batch_norm, dropout=PLAN.dropout).to(device)
-    batches = Batches(digits, DISTORTION, batch_size=recipe.batch_size, seed=seed, device=device)
-    judge = FixedSet(held_out, DISTORTION, "held-out", device=device)
+    model, batches, judge = begin(model_name, DISTORTION, seed, digits, held_out, device)
     records = train(
         model,
         batches,
@@ -56,14 +49,7 @@ def trial(model_name, rate, seed, digits, held_out, execution, device):
         "seed": seed,
         "steps": STEPS,
         "held_out_error": round(records[-1]["error"], 2),
-        "loss": round(records[-1]["loss"], 4),
-        "seconds": round(records[-1]["seconds"], 1),
-        "device": f"{device.type}: {device_name(device)}",
-        "threads": torch.get_num_threads(),
-        "precision": execution.precision,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "commit": commit(),
+        **said_of(records, execution, device),
     }
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks import house_numbers as benchmark
 from stn_tutorial import data, experiments
 from stn_tutorial._facts import CERTAINTY, assumptions
 from stn_tutorial.experiments import house_numbers as cells
@@ -14,6 +15,7 @@ from stn_tutorial.models import (
     NUMBER_WIDTHS,
     build_number_reader,
 )
+from stn_tutorial.results import load_results
 from stn_tutorial.training import error_rate
 from stn_tutorial.training.recipe import Recipe, make_optimiser
 from stn_tutorial.transformer import SpatialTransformer
@@ -258,3 +260,38 @@ class TestCells:
         good = {"numbers": "part-64", "model": "cnn", "recipe": "modern", "seed": 0, "steps": 9}
         with pytest.raises(ValueError, match=message):
             cells.NumberCell(**good | change)
+
+
+class TestWhatTheChapterShows:
+    def test_the_places_are_those_of_the_answers(self):
+        """The same numbers, and as many of them wrong, as in the table of which they are made."""
+        table = [row for row in load_results("svhn")["rows"] if row["numbers"] == "part-64"]
+        wanted = {
+            (row["model"], row["recipe"], seed): found
+            for row in table
+            for seed, found in zip(row["seeds"], row["by_length"], strict=True)
+        }
+        places = load_results("svhn_places")
+        for row in places["rows"]:
+            found = wanted.pop((row["model"], row["recipe"], row["seed"]))
+            for k, own in row["by_length"].items():
+                assert found[k] == [own["numbers"], own["wrong"]]
+                # One place wrong makes the number wrong; it may also be wrong behind its end.
+                assert max(own["wrong_at"]) <= own["wrong"]
+                assert len(own["wrong_at"]) == int(k)
+        assert not wanted, "run `python -m benchmarks.house_numbers places` again"
+
+    def test_the_parts_of_a_transformer_are_measured_alone(self):
+        torch.manual_seed(0)
+        model = build_number_reader("st-cnn-multi", widths="small")
+        calls = benchmark.alone(model, 2)
+        assert list(calls) == [
+            f"{part} {k}" for k in range(1, 5) for part in ("localisation", "sampling")
+        ]
+        for name, call in calls.items():
+            model.zero_grad()
+            call()
+            moved = [p.grad is not None for look in transformers(model) for p in look.parameters()]
+            # Sampling alone leaves the nets alone; localisation reaches one of the four.
+            assert any(moved) == name.startswith("localisation")
+            assert sum(moved) <= len(moved) // 4

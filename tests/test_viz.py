@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import same_color, to_rgb
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import ConnectionPatch
 
 from stn_tutorial import affine, viz
@@ -40,6 +41,16 @@ def test_colours_are_okabe_and_itos():
     for colour in named:
         assert 1.05 / (luminance(colour) + 0.05) > 2
         assert (luminance(colour) + 0.05) / 0.05 > 2
+
+
+# --- On a phone ---
+
+
+@pytest.mark.parametrize("label", ["xtick.labelsize", "ytick.labelsize", "axes.labelsize"])
+def test_labels_can_be_read_on_a_phone(label):
+    # The widest figure, 5.6 inches, fills a column of 358 pixels there.
+    points = FontProperties(size=plt.rcParams[label]).get_size_in_points()
+    assert points / 72 / 5.6 * 358 > 10
 
 
 # --- show ---
