@@ -48,6 +48,8 @@ VIEWS = (
     ("network, two of 52 000 weights, phone", "network", {"picture": "3"}, PHONE),
     ("localise, one network, desktop", "localise", {"picture": "2"}, DESKTOP),
     ("localise, one network, phone", "localise", {"picture": "2"}, PHONE),
+    ("pair, one of 52 000 weights, desktop", "pair", {}, DESKTOP),
+    ("pair, one of 52 000 weights, phone", "pair", {}, PHONE),
 )
 
 # Run by each checkout for itself: a page for each of the views, whole.

@@ -171,6 +171,7 @@ DEEDS = {
     "spline": ("y of the chosen point", "0.1", "Twist", "Point 11 of 16, row 3, column 3"),
     "network": ("Size", "0.8", "Clear", "Turn and size"),
     "localise": ("Angle α of the window, in degrees", "100", "Step", "Turn of the window"),
+    "pair": ("Size", "0.8", "Digit 2", "Turn and size of digit 1"),
     "question": ("θ, row 1, column 1", "0.5", "Show the answer", None),
 }
 

@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from stn_tutorial.affine import compose, rotation, scaling
 from stn_tutorial.data import mnist
 from stn_tutorial.explorables import digit_nets
+from stn_tutorial.explorables.chains import half
 from stn_tutorial.training import accuracy, fit
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,7 @@ UPRIGHT, LOOKING, GROWTH = 3, 25, 0.6
 transformer learns; the share of these over which turns grow."""
 RATES = (2e-3, 5e-3, 1e-2)
 BATCH = 256
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def place(U, generator, turn=TURN, scale=SCALE):
@@ -136,17 +138,19 @@ def train(name, digits, rate, tuning=False):
 
 
 def folded(net):
-    """Batch norm written into the convolution before it."""
+    """Batch norm written into the convolution or the dense layer before it."""
     net.eval()
     for parent in [one for one in net.modules() if isinstance(one, nn.Sequential)]:
         layers = list(parent.children())
-        for conv, norm in itertools.pairwise(layers):
-            if isinstance(norm, nn.BatchNorm2d):
+        for layer, norm in itertools.pairwise(layers):
+            if isinstance(norm, NORMS):
                 factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-                conv.weight = nn.Parameter(conv.weight * factor.view(-1, 1, 1, 1))
-                conv.bias = nn.Parameter(norm.bias - norm.running_mean * factor)
+                shape = (-1,) + (1,) * (layer.weight.ndim - 1)
+                before = 0 if layer.bias is None else layer.bias
+                layer.weight = nn.Parameter(layer.weight * factor.view(shape))
+                layer.bias = nn.Parameter(norm.bias + (before - norm.running_mean) * factor)
         for index in reversed(range(len(layers))):
-            if isinstance(layers[index], nn.BatchNorm2d):
+            if isinstance(layers[index], NORMS):
                 del parent[index]
     return net
 
@@ -182,9 +186,9 @@ def quantised(net):
     return net
 
 
-def strip(images):
-    """The test digits that the explorable offers, side by side."""
-    return Image.fromarray(torch.cat([images[k, 0] for k in digit_nets.DIGITS.values()], 1).numpy())
+def strip(images, places):
+    """The test digits that an explorable offers, side by side."""
+    return Image.fromarray(torch.cat([images[k, 0] for k in places], 1).numpy())
 
 
 @torch.no_grad()
@@ -224,9 +228,8 @@ def full(rates):
         rows[name]["test_error_upright"] = error(net, upright, labels)
     shares = undone(nets["look"][0], images[:1000]).quantile(torch.tensor([0.1, 0.5, 0.9]))
     rows["look"]["share_of_a_turn_undone"] = [round(share, 2) for share in shares.tolist()]
-    numbers = torch.cat([p.detach().flatten() for p in digit_nets.parameters(nets)])
-    numbers.half().numpy().astype("<f2").tofile(digit_nets.WEIGHTS)
-    strip(images).save(digit_nets.STRIP, optimize=True)
+    digit_nets.WEIGHTS.write_bytes(half(digit_nets.parameters(nets)))
+    strip(images, digit_nets.DIGITS.values()).save(digit_nets.STRIP, optimize=True)
     return rows
 
 

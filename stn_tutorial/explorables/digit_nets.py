@@ -2,11 +2,10 @@
 
 Both read a digit that stands somewhere in a frame of 42×42 pixels, turned and scaled. One is a
 plain convolutional network; the other straightens the digit with a spatial transformer and reads
-the result, 28×28 pixels. They are plain chains of layers, told once, in `CHAINS`: PyTorch's modules
-and the front end's are both made from it. `tools/train_network.py` trains them.
+the result, 28×28 pixels. They are plain chains of layers, told once, in `CHAINS`.
+`tools/train_network.py` trains them.
 """
 
-import base64
 import copy
 import json
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from stn_tutorial.affine import compose, rotation, scaling, translation
-from stn_tutorial.explorables.pictures import data_uri
+from stn_tutorial.explorables import chains as chains_of
 from stn_tutorial.grids import affine_grid
 from stn_tutorial.sampling import sample
 from stn_tutorial.transformer import Similarity, SpatialTransformer
@@ -45,9 +44,7 @@ CHAINS: dict[str, tuple[tuple[Any, ...], ...]] = {
         *(("conv", 32, 48, 3), ("dense", 432, 10)),
     ),
 }
-"""Layers in order: kind, channels or units in and out, and the side of a kernel or a pool. After
-each convolution and each dense layer but a chain's last comes a ReLU. Convolutions have no padding,
-pools drop what does not fill one. `localise` ends with the four offsets of a similarity."""
+"""As `explorables.chains` has them. `localise` ends with the four offsets of a similarity."""
 
 WEIGHTS = Path(__file__).with_name("network.bin")
 """The weights and biases of the chains' layers, one after another, as float16, little-endian."""
@@ -64,18 +61,7 @@ STRIP = WEIGHTS.with_suffix(".png")
 
 def chain(name: str, norm: bool = False) -> nn.Sequential:
     """Make a chain's layers, with batch norm after each convolution for training."""
-    layers: list[nn.Module] = []
-    for kind, *sizes in CHAINS[name]:
-        if kind == "conv":
-            inputs, filters, side = sizes
-            layers.append(nn.Conv2d(inputs, filters, side, bias=not norm))
-            layers += [nn.BatchNorm2d(sizes[1])] * norm + [nn.ReLU()]
-        elif kind == "dense":
-            flat = not any(isinstance(one, nn.Linear) for one in layers)
-            layers += [nn.Flatten()] * flat + [nn.Linear(*sizes), nn.ReLU()]
-        else:
-            layers.append({"max": nn.MaxPool2d, "mean": nn.AvgPool2d}[kind](*sizes))
-    return nn.Sequential(*layers[:-1])  # no ReLU after the last
+    return chains_of.chain(CHAINS[name], ("conv",) if norm else ())
 
 
 def networks(norm: bool = False) -> dict[str, nn.Sequential]:
@@ -109,14 +95,7 @@ def trained() -> dict[str, nn.Sequential]:
     # Whoever shows an explorable keeps their random numbers: all that are drawn here give way.
     with torch.random.fork_rng(devices=[]):
         nets = networks()
-    numbers = torch.from_numpy(np.fromfile(WEIGHTS, "<f2").astype(np.float32))
-    wanted = parameters(nets)
-    counts = [p.numel() for p in wanted]
-    if sum(counts) != len(numbers):
-        raise ValueError(f"{WEIGHTS} must hold {sum(counts)} numbers, but it holds {len(numbers)}")
-    with torch.no_grad():
-        for p, part in zip(wanted, numbers.split(counts), strict=True):
-            p.copy_(part.view_as(p))
+    chains_of.load(WEIGHTS, parameters(nets))
     return {name: net.eval().requires_grad_(False) for name, net in nets.items()}
 
 
@@ -133,13 +112,9 @@ def sent(*names: str) -> dict[str, Any]:
     Args:
         *names: the chains that it needs; all when left out.
     """
-    every = chains(trained())
-    names = names or tuple(CHAINS)
-    # They came from float16, so that nothing is lost on the way back.
-    parts = [p.numpy().astype("<f2") for name in names for p in every[name].parameters()]
+    told = {name: CHAINS[name] for name in names or CHAINS}
     return {
-        "chains": {name: CHAINS[name] for name in names},
-        "weights": base64.b64encode(b"".join(part.tobytes() for part in parts)).decode(),
+        **chains_of.sent(told, chains(trained())),
         "figures": json.loads(FIGURES.read_text(encoding="utf-8")),
     }
 
@@ -147,30 +122,29 @@ def sent(*names: str) -> dict[str, Any]:
 @cache
 def digits() -> dict[str, Image.Image]:
     """The digits that the explorable offers, by their names."""
-    with Image.open(STRIP) as opened:
-        strip = opened.convert("L")
-    side = strip.height
-    return {name: strip.crop((k * side, 0, (k + 1) * side, side)) for k, name in enumerate(DIGITS)}
+    return chains_of.cut(STRIP, tuple(DIGITS))
 
 
 @cache
 def page_pictures() -> dict[str, dict[str, str]]:
     """The digits as a page is given them: name → label and data URI."""
-    return {
-        name: {"label": f"Handwritten {name}", "src": data_uri(image)}
-        for name, image in digits().items()
-    }
+    return chains_of.to_choose(digits())
 
 
 def placed(name: str, pose: Sequence[float]) -> Tensor:
-    """A digit in its frame: shape (1, 1, 42, 42), float64 in [0, 1].
+    """One of `DIGITS` in its frame, as `framed` has it."""
+    return framed(digits()[name], pose)
+
+
+def framed(digit: Image.Image, pose: Sequence[float]) -> Tensor:
+    """A digit in a frame: shape (1, 1, 42, 42), float64 in [0, 1].
 
     Args:
-        name: one of `DIGITS`.
+        digit: grey, 28×28 pixels.
         pose: (degrees, size, right, down): turned counter-clockwise, so many times as large (at 1
             its pixels are the frame's), and moved, in normalised units of the frame.
     """
-    image = torch.from_numpy(np.array(digits()[name]))[None, None].double() / 255
+    image = torch.from_numpy(np.array(digit))[None, None].double() / 255
     theta = compose(scaling(image.shape[3] / FRAME, dtype=torch.float64), posed(pose))
     return sample(image, affine_grid(theta, (FRAME, FRAME)))
 

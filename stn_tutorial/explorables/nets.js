@@ -199,9 +199,9 @@ export function drawWindow(context, self, colours, theta) {
 
 export const wholePercent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
-// A bar for each of the ten digits.
-export const odds = (kind, name) => {
-  const rows = [...Array(10).keys()].map((digit) => {
+// A bar for each of the ten digits, or of so many numbers from 0 on.
+export const odds = (kind, name, count = 10) => {
+  const rows = [...Array(count).keys()].map((digit) => {
     const [bar, share] = [h("i"), h("span")];
     const element = h("div", { class: "odds" }, h("b", {}, String(digit)), h("div", {}, bar), share);
     return { element, bar, share };

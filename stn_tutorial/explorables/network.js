@@ -5,7 +5,8 @@ import { describe, invert, transformPoint } from "./maths.js";
 import { FRAME, SEEN, drawWindow, forward, greyCanvas, odds, wholePercent, placed } from "./nets.js";
 import { posed, seenThrough, softmax, unpack } from "./nets.js";
 import { field } from "./fields.js";
-import { drawPicture, explorable, follow, frame, frames, h, handle } from "./ui.js";
+import { bounded, dragged, poseFields, poseHandles } from "./poses.js";
+import { drawPicture, explorable, follow, frame, frames, h } from "./ui.js";
 import { loadPictures, number, options, palette, pictureChoice, plane, save } from "./ui.js";
 import { setAttribute, setText } from "./ui.js";
 
@@ -55,9 +56,6 @@ export function inked(strokes, pen, pose) {
 }
 
 // --- The explorable ---
-
-const CORNER = 0.52; // where the handle stands at size 1, right of the middle and above it
-const SIZES = [0.3, 2.5];
 
 explorable("network", ({ model, root, pictures, announce, onTheme }) => {
   const names = ["_picture", "pose", "strokes", "pen"];
@@ -133,43 +131,16 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
     save(model, values);
     draw();
   }
-  const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-  function pose(degrees, size, x, y) {
-    const turn = degrees - 360 * Math.round(degrees / 360.001);
-    edit({ pose: [turn, clamp(size, ...SIZES), clamp(x, -1, 1), clamp(y, -1, 1)] });
-  }
-  const fields = [
-    ["turn", "Turn in degrees, counter-clockwise", -180, 180, 1, 5],
-    ["size", "Size", ...SIZES, 0.01, 0.1],
-    ["right", "Moved right, in half frames", -1, 1, 0.01, 0.1],
-    ["down", "Moved down, in half frames", -1, 1, 0.01, 0.1],
-  ].map(([name, label, low, high, step, jump], k) => field({
-    name, label, low, high, step, jump,
-    onedit: (value) => pose(...state.pose.map((one, n) => (n === k ? value : one))),
-  }));
+  const posing = {
+    get: () => state.pose,
+    put: (...pose) => edit({ pose: bounded(...pose) }),
+  };
+  const fields = poseFields(posing);
   const pen = field({
     name: "pen", label: "Width of the pen, in pixels", low: 1, high: 6, step: 0.1, jump: 0.5,
     onedit: (value) => edit({ pen: value }),
   });
-  const place = handle(input, {
-    name: "Place of the digit", help: "Arrow keys move it by a pixel, with Shift by ten.",
-    // For keys: a finger on it is one on the paper, and may be one of two.
-    kind: "start keys",
-    moved: (x, y) => pose(state.pose[0], state.pose[1], x, y),
-    nudged: (dx, dy) => pose(state.pose[0], state.pose[1],
-      state.pose[2] + (2 * dx) / FRAME, state.pose[3] + (2 * dy) / FRAME),
-  });
-  const grip = handle(input, {
-    name: "Turn and size", kind: "o",
-    help: "Left and right turn by a degree, up and down change the size; with Shift ten times as much.",
-    moved(x, y) {
-      const [dx, dy] = [x - state.pose[2], y - state.pose[3]];
-      pose((-Math.atan2(dy, dx) * 180) / Math.PI - 45, Math.hypot(dx, dy) / CORNER / Math.SQRT2,
-        state.pose[2], state.pose[3]);
-    },
-    nudged: (dx, dy) => pose(state.pose[0] - dx, state.pose[1] * 1.01 ** -dy,
-      state.pose[2], state.pose[3]),
-  });
+  const putHandles = poseHandles(input, posing);
 
   // Fingers on the paper: one draws, or moves; two turn and scale as well.
   const fingers = new Map();
@@ -197,19 +168,8 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
       return;
     }
     fingers.set(event.pointerId, after);
-    const [degrees, size, x, y] = state.pose;
     const [, still] = [...fingers].find(([id]) => id !== event.pointerId) ?? [];
-    if (!still) {
-      pose(degrees, size, x + after[0] - before[0], y + after[1] - before[1]);
-      return;
-    }
-    // The second finger stands still: the digit turns about it, by the angle that the first went.
-    const [[ax, ay], [bx, by]] = [before, after].map((one) => [one[0] - still[0], one[1] - still[1]]);
-    const least = Math.max(ax * ax + ay * ay, 1e-4);
-    const [p, q] = [(ax * bx + ay * by) / least, (ax * by - ay * bx) / least];
-    const [dx, dy] = [x - still[0], y - still[1]];
-    pose(degrees - (Math.atan2(q, p) * 180) / Math.PI, size * Math.hypot(p, q),
-      still[0] + p * dx - q * dy, still[1] + q * dx + p * dy);
+    posing.put(...dragged(state.pose, before, after, still));
   });
   const lift = (event) => {
     if (!fingers.delete(event.pointerId)) return;
@@ -264,14 +224,12 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
       .replace("The picture is", "V shows U").replace("The picture stays", "V shows U"));
     setAttribute(input.canvas, "aria-label", `Input U. ${words.textContent}`);
     setAttribute(output.canvas, "aria-label", `V. ${facts.textContent}`);
-    fields.forEach((one, k) => one.update(Math.round(at[k] * 1e6) / 1e6));
+    fields.update();
     pen.update(width);
     modes.update(drawing ? "draw" : "move");
     choice.update(pictures, _picture);
     inputPanel.classList.toggle("drawing", drawing);
-    place.put(at[2], at[3], `${number(at[2])}, ${number(at[3])}`);
-    grip.put(...transformPoint(invert(posed(at)), [CORNER, -CORNER]),
-      `turned by ${number(at[0], 0)} degrees, ${number(at[1])} times as large`);
+    putHandles();
     if (!fingers.size) tell();
   });
   const change = async () => {
@@ -290,7 +248,7 @@ explorable("network", ({ model, root, pictures, announce, onTheme }) => {
   for (const self of [input, output]) self.onresize = draw;
   root.append(stage, h("div", { class: "told" }, words, facts),
     h("div", { class: "bar" },
-      h("div", { class: "fields many" }, ...fields.map((one) => one.element), pen.element),
+      h("div", { class: "fields many" }, ...fields.elements, pen.element),
       modes.element, choice.element, clear, reset),
     measured());
   draw();

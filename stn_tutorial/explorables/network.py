@@ -1,6 +1,6 @@
 """Two trained networks that read a digit (chapter 7)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,8 @@ from stn_tutorial.affine import invert, transform_points
 from stn_tutorial.explorables import digit_nets
 from stn_tutorial.explorables.base import Explorable, as_array
 from stn_tutorial.explorables.bundle import bundle
+from stn_tutorial.explorables.poses import Checked, checked_pose
 from stn_tutorial.explorables.stills import still_window
-
-
-def _pose(value: Any) -> list[float]:
-    """Turn what was given as a pose into four floats."""
-    pose = as_array(value)
-    low, high = (-180, 0.3, -1, -1), (180, 2.5, 1, 1)
-    if pose is None or pose.shape != (4,) or not ((low <= pose) & (pose <= high)).all():
-        raise traitlets.TraitError(
-            "pose must be (degrees, size, right, down), from −180 to 180, 0.3 to 2.5 and −1 to 1, "
-            f"but {value!r} was given"
-        )
-    return (pose + 0.0).tolist()
 
 
 def _strokes(value: Any) -> list[list[list[float]]]:
@@ -38,17 +27,6 @@ def _strokes(value: Any) -> list[list[list[float]]]:
             )
         lines.append((line + 0.0).tolist())
     return lines
-
-
-class _Checked(traitlets.TraitType):
-    """A trait that holds what a function makes of what it is given."""
-
-    def __init__(self, check: Callable[[Any], list], default: Any) -> None:
-        super().__init__(check(default))
-        self._check = check
-
-    def validate(self, obj: Any, value: Any) -> list:
-        return self._check(value)
 
 
 class NetworkExplorer(Explorable):
@@ -80,9 +58,9 @@ class NetworkExplorer(Explorable):
     _picture = traitlets.Enum((*digit_nets.DIGITS, "drawing"), "3").tag(sync=True)
     _pictures = traitlets.Dict().tag(sync=True)
     _nets = traitlets.Dict().tag(sync=True)
-    pose = _Checked(_pose, (0, 1, 0, 0)).tag(sync=True)
+    pose = Checked(checked_pose, (0, 1, 0, 0)).tag(sync=True)
     """[degrees, size, right, down]."""
-    strokes = _Checked(_strokes, ()).tag(sync=True)
+    strokes = Checked(_strokes, ()).tag(sync=True)
     """The drawing's strokes, each a list of points [x, y]."""
     pen = traitlets.Float(3.0, min=1, max=6).tag(sync=True)
     """The pen's width in pixels."""

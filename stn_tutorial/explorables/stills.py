@@ -118,6 +118,16 @@ def still_window(U: torch.Tensor, V: torch.Tensor, theta: torch.Tensor) -> Image
     return still
 
 
+def beside(stills: Sequence[Image.Image]) -> Image.Image:
+    """Put drawings of one height side by side."""
+    canvas = Image.new("RGB", (sum(one.width for one in stills), stills[0].height), "white")
+    left = 0
+    for one in stills:
+        canvas.paste(one, (left, 0))
+        left += one.width
+    return canvas
+
+
 def hatched(output: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     """Mark a part of an 8-bit RGB picture by strokes."""
     row, column = np.indices(wrong.shape)
