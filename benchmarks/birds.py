@@ -31,6 +31,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from filelock import FileLock
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -49,7 +50,9 @@ SIDE, CROP, SCALE, SEEDS = 224, 112, 0.5, (0, 1, 2)
 PROBE = {"steps": 1200, "batch": 64, "rate": 3e-3, "decay": 0.01, "dropout": 0.5, "smoothing": 0.1}
 JOINT = {"epochs": 4, "batch": 50, "rate": 3e-3, "localisation": 0.1}
 RATES = (0.1, 0.01, 0.001, 0.0001)
-FIXED = ("tiles", "middle", "whole 112", "at box", "whole 160", "box", "head + trunk", "whole 224")
+FIXED = ("whole 112", "whole 160", "whole 224", "tiles", "middle", "at box", "head + trunk", "box")
+LEARNED = ("2×ST", "told")
+ARMS = FIXED + LEARNED
 SHOWN = 24
 
 
@@ -336,7 +339,7 @@ def judged(pictures, theta, side, seeds, labels):
 
 def write(path, content):
     content |= {
-        "command": " ".join(["python -m benchmarks.birds", *sys.argv[1:2]]),
+        "command": "python -m benchmarks.birds" + (" looks" if "looks" in sys.argv else ""),
         "device": device_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
         "precision": "backbone bfloat16, all else float32",
@@ -349,10 +352,16 @@ def write(path, content):
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def measure(pictures, out):
-    """Run the arms that are missing, and write the file after each."""
-    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    rows = found.setdefault("rows", [])
+def earlier(out):
+    return json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+
+
+def measure(pictures, out, only):
+    """Run the arms that are missing, and write the file after each.
+
+    Several commands on one file share it: each writes what the others have written too.
+    """
+    found = {}
     labels = {split: birds.labels for split, birds in pictures.birds.items()}
     test = pictures.places("test")
     found |= {
@@ -366,11 +375,11 @@ def measure(pictures, out):
         "seeds": list(SEEDS),
         "clock": "processor seconds, the machine not idle",
     }
-    learned = [(arm, (seed,)) for seed, arm in itertools.product(SEEDS, ("2×ST", "told"))]
-    jobs = [(arm, SEEDS) for arm in FIXED[:3]] + learned[:2]
-    jobs += [(arm, SEEDS) for arm in FIXED[3:]] + learned[2:]
+    jobs = [(arm, SEEDS) for arm in FIXED]
+    jobs += [(arm, (seed,)) for seed, arm in itertools.product(SEEDS, LEARNED)]
     for arm, seeds in jobs:
-        if any(row["arm"] == arm and row["seeds"] == list(seeds) for row in rows):
+        known = [(row["arm"], row["seeds"]) for row in earlier(out).get("rows", [])]
+        if (arm, list(seeds)) in known or (only and arm not in only):
             continue
         began, row = time.process_time(), {"arm": arm, "seeds": list(seeds), "commit": commit()}
         side = CROP
@@ -395,14 +404,17 @@ def measure(pictures, out):
             row["looks"] = looks_of(theta["test"], test)
         row["pixels"] = theta["test"].shape[1] * side**2
         row["process_seconds"] = round(time.process_time() - began, 1)
-        rows.append(row)
         print({k: v for k, v in row.items() if k != "history"}, flush=True)
-        write(out, found | {"rows": rows, "controls": controls(pictures)})
+        with FileLock(pictures.cache / ".lock"):
+            before = earlier(out)
+            rows = [*before.get("rows", []), row]
+            rows.sort(key=lambda one: (ARMS.index(one["arm"]), one["seeds"]))
+            write(out, before | found | {"rows": rows, "controls": controls(pictures)})
 
 
 def rates(pictures, out, wanted):
     """Try rates on a sixth of the training birds, held out, after two passes."""
-    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    found = earlier(out)
     rows = found.setdefault("rates", [])
     labels = pictures.birds["train"].labels
     order = torch.randperm(len(labels), generator=generator_of("held out birds"))
@@ -425,7 +437,8 @@ def rates(pictures, out, wanted):
                      "commit": commit(), "looks": history[-1],
                      "process_seconds": round(time.process_time() - began, 1)})  # fmt: skip
         print(rows[-1], flush=True)
-        write(out, found)
+        with FileLock(pictures.cache / ".lock"):
+            write(out, earlier(out) | {"rates": rows})
 
 
 def jpeg(image):
@@ -490,6 +503,7 @@ def main():
     parser.add_argument("what", nargs="?", choices=("all", "rates", "looks"), default="all")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "birds")
     parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--only", nargs="*", choices=ARMS, help="these arms alone")
     parser.add_argument("--rates", type=float, nargs="*", default=RATES)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -497,7 +511,7 @@ def main():
     if options.what == "rates":
         rates(pictures, options.out, options.rates)
     elif options.what == "all":
-        measure(pictures, options.out)
+        measure(pictures, options.out, options.only)
     else:
         looks(pictures, LOOKS if options.out == RESULT else options.out)
 

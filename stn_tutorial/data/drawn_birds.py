@@ -1,9 +1,9 @@
 """Birds that are drawn, not photographed: the stand-in for CUB-200-2011, offline (chapter 14).
 
-All of them are one bird: body, wing, tail, head, legs. Nine classes differ in two details alone,
-the beak (short, long, bent) and the light bars on the wing (none, one, two), and each pair of them
-is a class of its own, so that whoever sees the head alone, or the wing alone, can at best guess
-among three. Colours, size, place, tilt and the side that the bird faces are drawn afresh and say
+All of them are one bird: body, wing, tail, head, legs. Four classes differ in two details alone,
+the beak (short or long) and the wing (plain, or with two light bars), and each pair of them is a
+class of its own, so that whoever sees the head alone, or the wing alone, can at best guess between
+two. Colours, size, place, tilt and the side that the bird faces are drawn afresh and say
 nothing, and behind it is a piece of a photograph. They have the boxes and the parts of CUB, exactly
 true; a network that names them has shown nothing about real birds.
 """
@@ -28,9 +28,9 @@ PARTS = (
     "nape", "right eye", "right leg", "right wing", "tail", "throat",
 )  # fmt: skip
 """CUB's fifteen parts, in its order. Left and right are the bird's own."""
-BEAKS, BARS = ("short beak", "long beak", "bent beak"), ("no bar", "one bar", "two bars")
-DRAWN_BIRDS = tuple(f"{beak}, {bars}" for beak in BEAKS for bars in BARS)
-"""The nine classes of the drawn birds: class 3·b + w has beak b and w bars."""
+BEAKS, WINGS = ("short beak", "long beak"), ("plain wing", "barred wing")
+DRAWN_BIRDS = tuple(f"{beak}, {wing}" for beak in BEAKS for wing in WINGS)
+"""The four classes of the drawn birds: class 2·b + w has beak b and wing w."""
 
 # In the bird's own frame: x towards its head, y down, the body's half length 1, its middle at 0.
 SPOTS = {
@@ -38,7 +38,7 @@ SPOTS = {
     "crown": (0.8, -0.95), "forehead": (1.08, -0.78), "nape": (0.47, -0.75), "tail": (-1.5, 0.15),
     "throat": (0.95, -0.27), "eye": (0.92, -0.66), "leg": (0.1, 0.8), "wing": (-0.25, -0.05),
 }  # fmt: skip
-FRAME = ((-1.95, -1.0), (1.75, -1.0), (1.75, 1.05), (-1.95, 1.05))
+FRAME = ((-1.95, -1.0), (1.9, -1.0), (1.9, 1.05), (-1.95, 1.05))
 """The corners of what is drawn, in that frame: their box in the picture is the bird's."""
 
 
@@ -54,7 +54,7 @@ class BirdTruth(NamedTuple):
 
 
 class DrawnBirds:
-    """Drawn birds of nine classes, from a seed and a step alone: `birds(step)` gives (U, target).
+    """Drawn birds of four classes, from a seed and a step alone: `birds(step)` gives (U, target).
 
     U is float32 (N, 3, H, W) in [0, 1] and target int64 (N,), a place in `DRAWN_BIRDS`, both on
     `device`; `truth(step)` says where each bird of that batch and its parts are. What is random is
@@ -155,31 +155,33 @@ class DrawnBirds:
             off = ((x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2 + 1e-9).sqrt()
             return filled(off - half)
 
-        def beak(length: float, half: float, bend: float) -> Tensor:
+        def beak(length: float, half: float) -> Tensor:
             t = (x - 1.1) / length  # 0 at its root, 1 at its tip
-            off = (y + 0.56 - bend * t.clamp(0, 1) ** 2).abs() - half * (1 - t)
+            off = (y + 0.56).abs() - half * (1 - t)
             return filled(torch.maximum(off, (t - 1) * length)) * (x > 0.8)
 
         u = sent(draws, self.device)[:, :, None, None, None].unbind(1)
         texture = textures(draws[:, :4], self.size, self.device)
         plain = torch.cat(u[4:7], dim=1)
-        U = torch.lerp(texture, plain, 0.5 * u[7])
+        U = torch.lerp(texture, plain, 0.3 + 0.4 * u[7])
         # The bird's colours, which say nothing of its class, but stand out from the ground's.
         mean = U.mean(dim=(1, 2, 3), keepdim=True)
         apart = (0.25 + 0.25 * u[8]) * torch.where(mean > 0.5, -1.0, 1.0)
         coat = (mean + apart + 0.35 * (torch.cat(u[9:12], dim=1) - 0.5)).clamp(0.12, 0.8)
         head = (coat + 0.3 * (torch.cat(u[12:15], dim=1) - 0.5)).clamp(0.1, 0.85)
         wing = coat * (0.5 + 0.2 * u[15])
-        horn = 0.1 + 0.25 * torch.cat(u[16:19], dim=1) + torch.where(mean > 0.5, 0.0, 0.5)
+        # Black on a light ground, yellow to red on a dark one.
+        bright = torch.cat([0.9 + 0.1 * u[16], 0.4 + 0.5 * u[17], 0.25 * u[18]], dim=1)
+        horn = torch.where(mean > 0.5, 0.12 * bright, bright)
         branch = 0.3 * torch.cat(u[19:22], dim=1)
 
-        kind, bars = (one.view(n, 1, 1, 1) for one in (target // len(BARS), target % len(BARS)))
-        beaks = torch.where(
-            kind == 0, beak(0.32, 0.17, 0.0), torch.where(kind == 1, beak(0.7, 0.1, 0.0),
-                                                          beak(0.62, 0.12, 0.34)),
-        )  # fmt: skip
-        one = stroke(-0.15, -0.32, -0.3, 0.22, 0.07) * (bars > 0)
-        two = stroke(-0.5, -0.28, -0.62, 0.16, 0.07) * (bars > 1)
+        long, barred = (one.view(n, 1, 1, 1) > 0 for one in (target // 2, target % 2))
+        beaks = torch.where(long, beak(0.8, 0.15), beak(0.34, 0.2))
+        first, second = (
+            stroke(-0.1, -0.3, -0.22, 0.2, 0.085),
+            stroke(-0.5, -0.28, -0.62, 0.16, 0.085),
+        )
+        bars = torch.maximum(first, second) * barred
         for shape, colour in (
             (stroke(-9.0, 1.1, 9.0, 1.1, 0.1), branch),
             (torch.maximum(stroke(0, 0.4, 0.05, 1.05, 0.045), stroke(0.2, 0.4, 0.3, 1.05, 0.045)),
@@ -189,7 +191,7 @@ class DrawnBirds:
             (beaks, horn),
             (ellipse(0.8, -0.58, 0.4, 0.38), head),
             (ellipse(-0.3, -0.05, 0.72, 0.33), wing),
-            (torch.maximum(one, two), torch.full_like(coat, 0.95)),
+            (bars, torch.full_like(coat, 0.95)),
             (ellipse(0.92, -0.66, 0.075, 0.075), torch.full_like(coat, 0.02)),
         ):  # fmt: skip
             U = U + shape * (colour - U)
