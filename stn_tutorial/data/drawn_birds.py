@@ -126,11 +126,11 @@ class DrawnBirds:
         target = torch.randint(len(DRAWN_BIRDS), (n,), generator=g)
         u = torch.rand(n, 6, generator=g)
         left = u[:, 0] < 0.5
-        unit = 0.34 + 0.1 * u[:, 1]
+        unit = 0.27 + 0.08 * u[:, 1]
         own = compose(
             scaling(torch.where(left, -unit, unit), unit),
             rotation(30 * u[:, 2] - 15),
-            translation(0.7 * u[:, 3] - 0.35, 0.7 * u[:, 4] - 0.3),
+            translation(0.8 * u[:, 3] - 0.4, 1.2 * u[:, 4] - 0.55),
         )
         return g, own, left, target
 
