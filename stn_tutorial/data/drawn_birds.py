@@ -163,7 +163,7 @@ class DrawnBirds:
         u = sent(draws, self.device)[:, :, None, None, None].unbind(1)
         texture = textures(draws[:, :4], self.size, self.device)
         plain = torch.cat(u[4:7], dim=1)
-        U = torch.lerp(texture, plain, 0.3 + 0.4 * u[7])
+        U = torch.lerp(texture, plain, 0.5 + 0.35 * u[7])
         # The bird's colours, which say nothing of its class, but stand out from the ground's.
         mean = U.mean(dim=(1, 2, 3), keepdim=True)
         apart = (0.25 + 0.25 * u[8]) * torch.where(mean > 0.5, -1.0, 1.0)

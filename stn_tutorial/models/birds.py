@@ -195,10 +195,12 @@ def _without_last(net: nn.Module, classes: int) -> nn.Module:
 
 
 class MapLocalisation(nn.Sequential):
-    """A localisation net on feature maps: a 1×1 convolution, and one dense layer.
+    """A localisation net on feature maps: a 1×1 convolution, a batch norm, and one dense layer.
 
     It is small because the maps are made already, by a backbone's convolutions that run before it:
-    `nn.Sequential(net.features, MapLocalisation(512, (6, 6)))`, with `features` given by hand.
+    `nn.Sequential(net.features, MapLocalisation(512, (6, 6)))`, with `features` given by hand. The
+    batch norm makes them small: without it, on maps of large numbers, no rate let windows move in
+    our trials that did not throw them out of the picture.
 
     Args:
         channels: of the maps.
@@ -217,6 +219,7 @@ class MapLocalisation(nn.Sequential):
         height, width = check_size(size)
         super().__init__(
             nn.Conv2d(channels, squeezed, 1),
+            nn.BatchNorm2d(squeezed),
             nn.ReLU(),
             nn.Flatten(),
             nn.Linear(squeezed * height * width, features),
