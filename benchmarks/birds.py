@@ -1,7 +1,6 @@
 """Birds: what windows are worth before a frozen backbone, and where learned ones go.
 
     python -m benchmarks.birds
-    python -m benchmarks.birds rates
     python -m benchmarks.birds looks
 
 The first writes `book/results/birds.json`, which chapter 14 shows: on CUB's first 50 classes, with
@@ -14,8 +13,7 @@ same way, whatever the arm: so a learned window's classifier is trained afresh o
 stopped. As a control that could refute the localisation net itself, `told` trains the same net on
 the labelled head and trunk.
 
-The second tries rates for the localisation net on birds held out of the training set. The third
-writes `book/results/birds_looks.json`: pictures of test birds, with their windows and what is said
+The second writes `book/results/birds_looks.json`: pictures of test birds, with their windows and what is said
 of them. What is finished is not run again; pictures and descriptors are kept in `--cache`.
 """
 
@@ -48,11 +46,11 @@ RESULT = ROOT / "book" / "results" / "birds.json"
 LOOKS = ROOT / "book" / "results" / "birds_looks.json"
 SIDE, CROP, SCALE, SEEDS = 224, 112, 0.5, (0, 1, 2)
 PROBE = {"steps": 1200, "batch": 64, "rate": 3e-3, "decay": 0.01, "dropout": 0.5, "smoothing": 0.1}
-JOINT = {"epochs": 4, "batch": 50, "rate": 3e-3, "localisation": 0.1}
-RATES = (1.0, 0.1, 0.01)
+JOINT = {"epochs": 4, "batch": 50, "rate": 3e-3}
 FIXED = ("whole 112", "whole 160", "whole 224", "tiles", "middle", "at box", "head + trunk", "box")
-LEARNED = ("2×ST", "told")
-ARMS = FIXED + LEARNED
+LEARNED = {"2×ST": 0.1, "2×ST, rate 1": 1.0, "told": None}
+"""By arm: the rate of the localisation net, as a share of the classifier's."""
+ARMS = (*FIXED, *LEARNED)
 SHOWN = 24
 
 
@@ -272,18 +270,17 @@ def placed(reader, maps):
 
 
 @exact_float32()
-def learn(pictures, seed, rate, epochs, chosen=None):
+def learn(pictures, seed, rate, epochs):
     """Train windows and classifier from class labels; return the reader and how it went."""
     reader, maps = reader_of(pictures, seed), pictures.maps()
     labels = pictures.birds["train"].labels
-    chosen = torch.arange(len(labels)) if chosen is None else chosen
     finder = list(reader.look.parameters())
     optimiser = torch.optim.AdamW(
         [{"params": finder, "lr": rate * JOINT["rate"]},
          {"params": reader.classify.parameters(), "lr": JOINT["rate"]}],
         weight_decay=PROBE["decay"],
     )  # fmt: skip
-    steps = epochs * len(chosen) // JOINT["batch"]
+    steps = epochs * len(labels) // JOINT["batch"]
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     draw, places, history = generator_of("birds", seed), pictures.places("test"), []
     order, losses = torch.empty(0, dtype=torch.int64), []
@@ -291,7 +288,7 @@ def learn(pictures, seed, rate, epochs, chosen=None):
         if step % max(steps // epochs, 1) == 0:
             history.append({"step": step, **looks_of(placed(reader, maps["test"]), places)})
         if len(order) < JOINT["batch"]:
-            order = chosen[torch.randperm(len(chosen), generator=draw)]
+            order = torch.randperm(len(labels), generator=draw)
         which, order = order[: JOINT["batch"]], order[JOINT["batch"] :]
         flip = int(torch.randint(2, (1,), generator=draw))
         thetas = reader.look.thetas(maps["train"][flip, which].float())
@@ -394,9 +391,8 @@ def measure(pictures, out, only, seeds_wanted):
             if arm == "told":
                 reader = told(pictures, seeds[0])
             else:
-                reader, row["history"] = learn(
-                    pictures, seeds[0], JOINT["localisation"], JOINT["epochs"]
-                )
+                row["rate"] = LEARNED[arm]
+                reader, row["history"] = learn(pictures, seeds[0], LEARNED[arm], JOINT["epochs"])
             maps = pictures.maps()
             theta = {
                 "train": placed(reader, maps["train"][0]),
@@ -415,35 +411,6 @@ def measure(pictures, out, only, seeds_wanted):
             rows = [*before.get("rows", []), row]
             rows.sort(key=lambda one: (ARMS.index(one["arm"]), one["seeds"]))
             write(out, before | found | {"rows": rows, "controls": controls(pictures)})
-
-
-def rates(pictures, out, wanted):
-    """Try rates on a sixth of the training birds, held out, after two passes."""
-    found = earlier(out)
-    rows = found.setdefault("rates", [])
-    labels = pictures.birds["train"].labels
-    order = torch.randperm(len(labels), generator=generator_of("held out birds"))
-    held, chosen = order[: len(order) // 6], order[len(order) // 6 :]
-    for rate in wanted:
-        if any(row["rate"] == rate for row in rows):
-            continue
-        began = time.process_time()
-        reader, history = learn(pictures, 0, rate, 2, chosen)
-        theta = placed(reader, pictures.maps()["train"][0])
-        reader.eval()
-        with torch.no_grad():
-            right = []
-            for which in held.split(50):
-                U = pictures.batch("train", which, False)
-                views = reader.look.sample(U, list(theta[which].unbind(1)))
-                made = torch.cat([pictures.read(view) for view in views.unbind(1)], dim=1)
-                right.append(reader.classify(made).argmax(1) == labels[which])
-        rows.append({"rate": rate, "held_out_accuracy": share(torch.cat(right)), "epochs": 2,
-                     "commit": commit(), "looks": history[-1],
-                     "process_seconds": round(time.process_time() - began, 1)})  # fmt: skip
-        print(rows[-1], flush=True)
-        with FileLock(pictures.cache / ".lock"):
-            write(out, earlier(out) | {"rates": rows})
 
 
 def jpeg(image):
@@ -467,10 +434,10 @@ def confused(scores, labels, names, count=6):
 def looks(pictures, out):
     """Write some test birds with their windows, and pairs of kinds that differ in a detail."""
     test, places = pictures.birds["test"], pictures.places("test")
-    theta = torch.load(pictures.cache / "theta 2×ST 0.pt", weights_only=True)["test"]
+    theta = torch.load(pictures.cache / "theta 2×ST, rate 1 0.pt", weights_only=True)["test"]
     said = {
         arm: torch.load(pictures.cache / f"scores {arm} 0.pt", weights_only=True)
-        for arm in ("2×ST", "whole 112", "whole 224")
+        for arm in ("2×ST, rate 1", "whole 112", "whole 224")
     }
     # Evenly over the classes, and so whatever the networks make of them.
     shown = torch.linspace(0, len(test.labels) - 1, SHOWN).round().long().tolist()
@@ -505,18 +472,15 @@ PAIR = ("Black billed Cuckoo", "Yellow billed Cuckoo")
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("all", "rates", "looks"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "looks"), default="all")
     parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "birds")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--only", nargs="*", choices=ARMS, help="these arms alone")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS, help="of what is learned")
-    parser.add_argument("--rates", type=float, nargs="*", default=RATES)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pictures = Pictures(options.cache)
-    if options.what == "rates":
-        rates(pictures, options.out, options.rates)
-    elif options.what == "all":
+    if options.what == "all":
         measure(pictures, options.out, options.only, options.seeds)
     else:
         looks(pictures, LOOKS if options.out == RESULT else options.out)

@@ -1,11 +1,11 @@
 """Birds that are drawn, not photographed: the stand-in for CUB-200-2011, offline (chapter 14).
 
 All of them are one bird: body, wing, tail, head, legs. Four classes differ in two details alone,
-the beak (short or long) and the wing (plain, or with two light bars), and each pair of them is a
+the bill (black or yellow) and the wing (plain, or with two light bars), and each pair of them is a
 class of its own, so that whoever sees the head alone, or the wing alone, can at best guess between
-two. Colours, size, place, tilt and the side that the bird faces are drawn afresh and say
-nothing, and behind it is a piece of a photograph. They have the boxes and the parts of CUB, exactly
-true; a network that names them has shown nothing about real birds.
+two. Shade, size, place, tilt and the side that the bird faces are drawn afresh and say nothing, and
+behind it is a piece of a photograph. They have the boxes and the parts of CUB, exactly true; a
+network that names them has shown nothing about real birds.
 """
 
 from typing import NamedTuple
@@ -28,9 +28,9 @@ PARTS = (
     "nape", "right eye", "right leg", "right wing", "tail", "throat",
 )  # fmt: skip
 """CUB's fifteen parts, in its order. Left and right are the bird's own."""
-BEAKS, WINGS = ("short beak", "long beak"), ("plain wing", "barred wing")
-DRAWN_BIRDS = tuple(f"{beak}, {wing}" for beak in BEAKS for wing in WINGS)
-"""The four classes of the drawn birds: class 2·b + w has beak b and wing w."""
+BILLS, WINGS = ("black bill", "yellow bill"), ("plain wing", "barred wing")
+DRAWN_BIRDS = tuple(f"{bill}, {wing}" for bill in BILLS for wing in WINGS)
+"""The four classes of the drawn birds: class 2·b + w has bill b and wing w."""
 
 # In the bird's own frame: x towards its head, y down, the body's half length 1, its middle at 0.
 SPOTS = {
@@ -164,19 +164,18 @@ class DrawnBirds:
         texture = textures(draws[:, :4], self.size, self.device)
         plain = torch.cat(u[4:7], dim=1)
         U = torch.lerp(texture, plain, 0.5 + 0.35 * u[7])
-        # The bird's colours, which say nothing of its class, but stand out from the ground's.
-        mean = U.mean(dim=(1, 2, 3), keepdim=True)
-        apart = (0.25 + 0.25 * u[8]) * torch.where(mean > 0.5, -1.0, 1.0)
-        coat = (mean + apart + 0.35 * (torch.cat(u[9:12], dim=1) - 0.5)).clamp(0.12, 0.8)
-        head = (coat + 0.3 * (torch.cat(u[12:15], dim=1) - 0.5)).clamp(0.1, 0.85)
-        wing = coat * (0.5 + 0.2 * u[15])
-        # Black on a light ground, yellow to red on a dark one.
-        bright = torch.cat([0.9 + 0.1 * u[16], 0.4 + 0.5 * u[17], 0.25 * u[18]], dim=1)
-        horn = torch.where(mean > 0.5, 0.12 * bright, bright)
-        branch = 0.3 * torch.cat(u[19:22], dim=1)
 
-        long, barred = (one.view(n, 1, 1, 1) > 0 for one in (target // 2, target % 2))
-        beaks = torch.where(long, beak(0.8, 0.15), beak(0.34, 0.2))
+        # A bird's colours differ a little from bird to bird, and say nothing of its class.
+        def hue(rgb: tuple[float, ...], k: int, by: float) -> Tensor:
+            own = torch.tensor(rgb, device=self.device)[:, None, None]
+            return own + by * (2 * torch.cat(u[k : k + 3], dim=1) - 1)
+
+        coat, head = hue((0.66, 0.5, 0.34), 8, 0.12), hue((0.25, 0.35, 0.6), 11, 0.12)
+        wing, horn = hue((0.3, 0.2, 0.14), 14, 0.06), hue((0.95, 0.75, 0.1), 17, 0.05)
+        branch = 0.3 * torch.cat(u[20:23], dim=1)
+
+        yellow, barred = (one.view(n, 1, 1, 1) > 0 for one in (target // 2, target % 2))
+        bill = torch.where(yellow, horn, 0.15 * horn)
         first, second = (
             stroke(-0.1, -0.3, -0.22, 0.2, 0.085),
             stroke(-0.5, -0.28, -0.62, 0.16, 0.085),
@@ -185,10 +184,10 @@ class DrawnBirds:
         for shape, colour in (
             (stroke(-9.0, 1.1, 9.0, 1.1, 0.1), branch),
             (torch.maximum(stroke(0, 0.4, 0.05, 1.05, 0.045), stroke(0.2, 0.4, 0.3, 1.05, 0.045)),
-             horn),
+             wing),
             (ellipse(-1.4, 0.12, 0.55, 0.15), wing),
             (ellipse(0.0, 0.0, 1.0, 0.58), coat),
-            (beaks, horn),
+            (beak(0.55, 0.19), bill),
             (ellipse(0.8, -0.58, 0.4, 0.38), head),
             (ellipse(-0.3, -0.05, 0.72, 0.33), wing),
             (bars, torch.full_like(coat, 0.95)),
@@ -197,4 +196,4 @@ class DrawnBirds:
             U = U + shape * (colour - U)
         across = torch.linspace(-1, 1, width, device=self.device)
         down = torch.linspace(-1, 1, height, device=self.device)[:, None]
-        return U * (1 + 0.2 * (2 * u[22] - 1) * across + 0.2 * (2 * u[23] - 1) * down)
+        return U * (1 + 0.2 * (2 * u[23] - 1) * across + 0.2 * (2 * u[24] - 1) * down)
