@@ -13,8 +13,9 @@ same way, whatever the arm: so a learned window's classifier is trained afresh o
 stopped. As a control that could refute the localisation net itself, `told` trains the same net on
 the labelled head and trunk.
 
-The second writes `book/results/birds_looks.json`: pictures of test birds, with their windows and what is said
-of them. What is finished is not run again; pictures and descriptors are kept in `--cache`.
+The second writes `book/results/birds_looks.json`: pictures of test birds, with their windows and
+what is said of them. What is finished is not run again; pictures and descriptors are kept in
+`--cache`. Several commands with `--only` and `--seeds` may share one file.
 """
 
 import argparse
