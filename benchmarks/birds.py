@@ -10,8 +10,9 @@ put (as tiles, in the middle, on the middle of the bird's box, on its head and t
 the box itself; and two windows that a localisation net places and the class labels alone teach. Of
 each the descriptors are put side by side and a linear classifier is trained on them, in one and the
 same way, whatever the arm: so a learned window's classifier is trained afresh once the windows have
-stopped. As a control that could refute the localisation net itself, `told` trains the same net on
-the labelled head and trunk.
+stopped. Two controls go with them: windows that *stand* where the learned ones are on average, and,
+so that the localisation net itself could be refuted, `told`, the same net trained on the labelled
+head and trunk.
 
 The second writes `book/results/birds_looks.json`: pictures of test birds, with their windows and
 what is said of them. What is finished is not run again; pictures and descriptors are kept in
@@ -49,7 +50,7 @@ SIDE, CROP, SCALE, SEEDS = 224, 112, 0.5, (0, 1, 2)
 PROBE = {"steps": 1200, "batch": 64, "rate": 3e-3, "decay": 0.01, "dropout": 0.5, "smoothing": 0.1}
 JOINT = {"epochs": 4, "batch": 50, "rate": 3e-3}
 FIXED = ("whole 112", "whole 160", "whole 224", "tiles", "middle", "at box", "head + trunk", "box")
-LEARNED = {"2×ST": 0.1, "2×ST, rate 1": 1.0, "told": None}
+LEARNED = {"2×ST": 0.1, "2×ST, rate 1": 1.0, "2×ST, standing": None, "told": None}
 """By arm: the rate of the localisation net, as a share of the classifier's."""
 ARMS = (*FIXED, *LEARNED)
 SHOWN = 24
@@ -331,6 +332,14 @@ def told(pictures, seed, epochs=40):
     return reader
 
 
+def standing(pictures, seed):
+    """Return windows that stand where the learned ones of rate 1 are on average in training."""
+    path = pictures.cache / f"theta 2×ST, rate 1 {seed}.pt"
+    theta = torch.load(path, weights_only=True)
+    mean = theta["train"].mean(dim=0, keepdim=True)
+    return {split: mean.expand(len(own), -1, -1, -1) for split, own in theta.items()}
+
+
 def judged(pictures, theta, side, seeds, labels):
     """Return each seed's share of right test birds for fixed windows."""
     made = pictures.described(theta, side)
@@ -389,8 +398,11 @@ def measure(pictures, out, only, seeds_wanted):
         if arm in FIXED:
             theta, side = theta_of(arm, pictures)
         else:
+            reader = None
             if arm == "told":
                 reader = told(pictures, seeds[0])
+            elif arm == "2×ST, standing":
+                theta = standing(pictures, seeds[0])
             else:
                 row["rate"] = LEARNED[arm]
                 reader, row["history"] = learn(pictures, seeds[0], LEARNED[arm], JOINT["epochs"])
