@@ -397,12 +397,11 @@ def measure(pictures, out, only, seeds_wanted):
         side = CROP
         if arm in FIXED:
             theta, side = theta_of(arm, pictures)
+        elif arm == "2×ST, standing":
+            theta = standing(pictures, seeds[0])
         else:
-            reader = None
             if arm == "told":
                 reader = told(pictures, seeds[0])
-            elif arm == "2×ST, standing":
-                theta = standing(pictures, seeds[0])
             else:
                 row["rate"] = LEARNED[arm]
                 reader, row["history"] = learn(pictures, seeds[0], LEARNED[arm], JOINT["epochs"])
