@@ -11,7 +11,7 @@ at any size. Three sources, by name, and never one for another:
 """
 
 import csv
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Birds(NamedTuple):
     """Of the classes."""
 
 
-def part_middle(birds: Birds, parts: Collection[str]) -> tuple[Tensor, Tensor]:
+def part_middle(birds: Birds, parts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """Return the mean place of those named parts that are visible, and whether any is.
 
     Args:
@@ -121,7 +121,7 @@ LIST = ("image_id", "path", "label", "class_name", "is_train", "width", "height"
 POINTS = ("image_id", *(f"{_column(p)}_{what}" for p in PARTS for what in ("x", "y", "visible")))
 
 
-def _cub(split: str, source: str, size: Size, classes: Collection[int] | None) -> Birds:
+def _cub(split: str, source: str, size: Size, classes: Sequence[int] | None) -> Birds:
     folder = cub_folder(source)
     path = folder / ("birds.csv" if source == "cub" else "cub50.csv")
     rows = _table(path, LIST, source)
@@ -176,7 +176,7 @@ def load_birds(
     source: str = "cub-part",
     size: Size = (224, 224),
     *,
-    classes: Collection[int] | None = None,
+    classes: Sequence[int] | None = None,
 ) -> Birds:
     """Return birds from one of the three sources, and print which they are.
 
