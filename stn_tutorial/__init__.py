@@ -17,8 +17,8 @@ The parts, which a borrower imports:
 The experiments:
 
 ==========================  ====================================================================
-`stn_tutorial.models`       the paper's FCN, CNN, ST-FCN, ST-CNN, and two instruments (10, 11, 15)
-`stn_tutorial.data`         pictures, digits, distortions, canvases, drawn faces (1, 10, 11, 17)
+`stn_tutorial.models`       the paper's networks, readers, and two instruments (10 to 15)
+`stn_tutorial.data`         pictures, digits, distortions, numbers, birds, faces (1, 10 to 14, 17)
 `stn_tutorial.training`     a loop for a chapter's minute, an engine for long runs (1, 2, 7, 10)
 `stn_tutorial.experiments`  the cells of the paper's table (10, 11)
 `stn_tutorial.cli`          `stn-tutorial train`, `reproduce`, `data`

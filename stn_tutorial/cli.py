@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from stn_tutorial import data, experiments
 from stn_tutorial._checks import check_choice
-from stn_tutorial.data import svhn
+from stn_tutorial.data import cub, svhn
 from stn_tutorial.models import MODELS
 from stn_tutorial.training import Execution, choose_device, processes
 
@@ -291,7 +291,10 @@ def reproduce(
 def data_command(
     which: Annotated[
         str,
-        typer.Argument(metavar="WHAT", help="'digits', or 'svhn' for SVHN's whole house numbers."),
+        typer.Argument(
+            metavar="WHAT",
+            help="'digits'; 'svhn' for SVHN's whole house numbers; 'cub' for CUB-200-2011's birds.",
+        ),
     ] = "digits",
     parts: Annotated[
         str | None,
@@ -307,14 +310,16 @@ def data_command(
     those that come with scikit-learn instead, which need no network.
 
     The house numbers are SVHN's (train 0.4 GB, test 0.3 GB, extra 2 GB), for non-commercial use
-    only. Stop with Ctrl-C whenever you like: the same command goes on with half a file. Needs
-    stn-tutorial[svhn].
+    only; they need stn-tutorial[svhn]. The birds are CUB-200-2011's (1.15 GB); their report is to
+    be cited. Stop with Ctrl-C whenever you like: the same command goes on with half a file.
     """
     with _in_one_line():
-        check_choice("what", which, ("digits", "svhn"))
+        check_choice("what", which, ("digits", "svhn", "cub"))
         try:
             if which == "svhn":
                 _fetch_svhn(_names(parts, tuple(svhn.ARCHIVES), "parts"), side)
+            elif which == "cub":
+                _fetch_cub()
             else:
                 _fetch_digits()
         except KeyboardInterrupt:
@@ -359,6 +364,20 @@ def _fetch_svhn(parts: list[str], side: int) -> None:
             f"{count['too long']} of more than {data.POSITIONS} digits left out. "
             f"{path} is not needed any more."
         )
+
+
+def _fetch_cub() -> None:
+    """Fetch and prepare the birds, unless they are prepared."""
+    typer.echo(cub.TERMS)
+    if cub.is_prepared():
+        typer.echo("prepared before")
+        return
+    typer.echo(f"{cub.CUB.size / 1e6:,.0f} MB, {cub.CUB.birds:,d} pictures")
+    with _bar(cub.CUB.size, "B") as bar:
+        path = cub.fetch(on_bytes=partial(_show, bar))
+    with _bar(cub.CUB.birds, "bird") as bar:
+        count = cub.prepare(path, on_bird=partial(_show, bar))
+    typer.echo(f"{count:,d} birds, shrunk. {path} is not needed any more.")
 
 
 if __name__ == "__main__":

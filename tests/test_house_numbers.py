@@ -511,5 +511,5 @@ class TestCommand:
 
     def test_names(self):
         assert "parts must be one of train" in self.call("svhn", "--parts", "more").output
-        assert "what must be one of digits, svhn" in self.call("birds").output
+        assert "what must be one of digits, svhn, cub" in self.call("birds").output
         assert "--side must be 64 or 128" in self.call("svhn", "--side", "32").output

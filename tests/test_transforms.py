@@ -283,6 +283,22 @@ def test_attention_is_a_translation_and_then_a_scaling(s, x, y):
     close(theta, affine.crop((x - s, y - s, x + s, y + s), dtype=F64))
 
 
+@given(st.floats(0.2, 5), st.floats(-1, 1), st.floats(-1, 1))
+def test_attention_at_a_fixed_scale_chooses_the_place_alone(s, x, y):
+    look = Attention(scale=s)
+    assert look.dof == 2
+    assert repr(look) == f"Attention(scale={s:g})"
+    offsets = torch.tensor([[x, y]], dtype=F64)
+    close(look.theta(offsets), Attention().theta(torch.tensor([[s - 1, x, y]], dtype=F64)))
+    assert torch.autograd.gradcheck(look.theta, offsets.requires_grad_())
+
+
+@pytest.mark.parametrize("scale", [0, -1, math.inf, math.nan, "half"])
+def test_attention_at_no_scale(scale):
+    with pytest.raises(ValueError, match="scale must be a number above 0, but"):
+        Attention(scale=scale)
+
+
 @given(st.floats(-3, 3), st.floats(-3, 3))
 def test_translation_moves_the_picture_as_affine_translation_does(x, y):
     theta = Translation().theta(torch.tensor([[x, y]], dtype=F64))

@@ -68,6 +68,7 @@ CHAPTERS = {
     "chapters/11_the_papers_table": ("experiments", "models", "results"),
     "chapters/12_several_transformers": ("transformer", "data", "experiments"),
     "chapters/13_house_numbers": ("data", "models", "experiments"),
+    "chapters/14_birds": ("models", "data", "transformer"),
     "chapters/15_classic_networks": ("transformer", "attention", "models"),
     "chapters/17_without_labels": ("alignment", "transformer", "data"),
     "chapters/18_limits_and_descendants": ("transformer", "grids", "affine"),

@@ -2,6 +2,14 @@
 
 from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
+from stn_tutorial.data.birds import (
+    BIRD_SOURCES,
+    BODY,
+    HEAD,
+    Birds,
+    load_birds,
+    part_middle,
+)
 from stn_tutorial.data.canvases import CANVAS_FACTS, Canvases, scatter
 from stn_tutorial.data.digits import (
     Digits,
@@ -13,6 +21,7 @@ from stn_tutorial.data.digits import (
     mnist,
 )
 from stn_tutorial.data.distortions import DISTORTIONS, Distortion
+from stn_tutorial.data.drawn_birds import DRAWN_BIRDS, PARTS, BirdTruth, DrawnBirds
 from stn_tutorial.data.drawn_numbers import NO_DIGIT, POSITIONS, DrawnNumbers
 from stn_tutorial.data.faces import LENSES, draw_faces, draw_poses, draw_spectacles
 from stn_tutorial.data.house_numbers import (
@@ -26,20 +35,29 @@ from stn_tutorial.data.house_numbers import (
     read_number,
 )
 from stn_tutorial.data.pictures import letter_f, photograph
+from stn_tutorial.data.weights import weights_file
 
 __all__ = [
     "ADDITIONS",
+    "BIRD_SOURCES",
+    "BODY",
     "CANVAS_FACTS",
     "DISTORTIONS",
+    "DRAWN_BIRDS",
+    "HEAD",
     "LENSES",
     "NO_DIGIT",
+    "PARTS",
     "POSITIONS",
     "SOURCES",
     "Addition",
     "Batches",
+    "BirdTruth",
+    "Birds",
     "Canvases",
     "Digits",
     "Distortion",
+    "DrawnBirds",
     "DrawnNumbers",
     "FixedNumbers",
     "FixedSet",
@@ -56,11 +74,14 @@ __all__ = [
     "hold_out",
     "hold_out_numbers",
     "letter_f",
+    "load_birds",
     "load_digits",
     "load_house_numbers",
     "mnist",
     "number_lengths",
+    "part_middle",
     "photograph",
     "read_number",
     "scatter",
+    "weights_file",
 ]

@@ -53,6 +53,25 @@ def _between(low: float, high: float, u: Tensor) -> Tensor:
     return low + (high - low) * u
 
 
+def textures(u: Tensor, size: Size, device: torch.device) -> Tensor:
+    """Return a window of a photograph for each row of u, (N, 4) in [0, 1]: (N, 3, H, W)."""
+    n, (height, width) = len(u), size
+    zoom = _between(0.1, 0.3, u[:, 0])
+    # The two photographs share the width; a window stays inside one of them.
+    many = len(PHOTOGRAPHS)
+    which = (u[:, 1] * many).floor()
+    x = (2 * which + 1) / many - 1 + (1 - zoom) * (2 * u[:, 2] - 1) / many
+    y = (1 - zoom) * (2 * u[:, 3] - 1)
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = zoom / many, zoom
+    theta[:, 0, 2], theta[:, 1, 2] = x, y
+    grid = F.affine_grid(sent(theta, device), [n, 3, height, width], align_corners=False)
+    texture = F.grid_sample(
+        _photographs().to(device), grid.view(1, n * height, width, 2), align_corners=False
+    )
+    return texture.view(3, n, height, width).transpose(0, 1)
+
+
 class DrawnNumbers:
     """Drawn house numbers, from a seed and a step alone: `numbers(step)` gives (U, target).
 
@@ -155,7 +174,7 @@ class DrawnNumbers:
         ink = (1.6 * ink).clamp(max=1).view(n, SLOTS, height, width).amax(dim=1, keepdim=True)
 
         u = sent(draws, self.device)[:, :, None, None, None].unbind(1)
-        texture = self._texture(draws[:, :4])
+        texture = textures(draws[:, :4], self.size, self.device)
         plate = torch.cat(u[4:7], dim=1)
         share = _between(0.15, 0.9, u[7])
         ground = share * plate + (1 - share) * texture
@@ -173,21 +192,3 @@ class DrawnNumbers:
         pad = F.pad(U, (2, 2, 2, 2), mode="replicate")
         blurred = F.avg_pool2d(pad, 5, stride=1)
         return torch.lerp(U, blurred, u[15])
-
-    def _texture(self, u: Tensor) -> Tensor:
-        """Return a window of a photograph for each picture, (N, 3, H, W)."""
-        n, (height, width) = len(u), self.size
-        zoom = _between(0.1, 0.3, u[:, 0])
-        # The two photographs share the width; a window stays inside one of them.
-        many = len(PHOTOGRAPHS)
-        which = (u[:, 1] * many).floor()
-        x = (2 * which + 1) / many - 1 + (1 - zoom) * (2 * u[:, 2] - 1) / many
-        y = (1 - zoom) * (2 * u[:, 3] - 1)
-        theta = torch.zeros(n, 2, 3)
-        theta[:, 0, 0], theta[:, 1, 1] = zoom / many, zoom
-        theta[:, 0, 2], theta[:, 1, 2] = x, y
-        grid = F.affine_grid(sent(theta, self.device), [n, 3, height, width], align_corners=False)
-        texture = F.grid_sample(
-            _photographs().to(self.device), grid.view(1, n * height, width, 2), align_corners=False
-        )
-        return texture.view(3, n, height, width).transpose(0, 1)

@@ -7,13 +7,10 @@ do: the smallest box that holds all its digits, enlarged by 30 %, scaled to a sq
 Terms, as stated at that address: for non-commercial use only.
 """
 
-import hashlib
 import importlib.util
 import os
 import shutil
 import tarfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +23,7 @@ from PIL import Image
 from stn_tutorial._checks import check_choice, check_count
 from stn_tutorial.data.digits import data_folder
 from stn_tutorial.data.drawn_numbers import NO_DIGIT, POSITIONS
+from stn_tutorial.data.fetching import fetch_file
 from stn_tutorial.data.house_numbers import prepared_folder
 
 __all__ = [
@@ -47,7 +45,6 @@ TERMS = (
     ": for non-commercial use only."
 )
 ENLARGED = 1.3
-PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -102,14 +99,6 @@ def is_prepared(part: str, side: int = 64) -> bool:
     return (prepared_folder(side) / f"{part}_images.npy").is_file()
 
 
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def fetch(
     part: str,
     folder: Path | None = None,
@@ -137,57 +126,16 @@ def fetch(
     check_choice("part", part, tuple(ARCHIVES))
     expected = ARCHIVES[part] if archive is None else archive
     folder = data_folder() / "SVHN" if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    path, half = folder / f"{part}.tar.gz", folder / f"{part}.tar.gz.half"
-    with FileLock(folder / f".{part}.lock"):
-        if path.exists():
-            _check_archive(path, expected)
-            return path
-        have = half.stat().st_size if half.exists() else 0
-        if have < expected.size:
-            _transfer((HOME if home is None else home) + path.name, half, expected.size, on_bytes)
-        _check_archive(half, expected)
-        os.replace(half, path)
-    return path
-
-
-def _transfer(
-    address: str, half: Path, size: int, on_bytes: Callable[[int, int], object] | None
-) -> None:
-    """Append to `half` what it lacks of `size` bytes."""
-    have = half.stat().st_size if half.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            # A server that knows no ranges sends all of it, from the start.
-            if have and answer.status != 206:
-                have = 0
-            with half.open("ab" if have else "wb") as file:
-                while piece := answer.read(PIECE):
-                    file.write(piece)
-                    have += len(piece)
-                    if on_bytes is not None:
-                        on_bytes(have, size)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        reason = " ".join(str(error).split())
-        raise RuntimeError(
-            f"{address} could not be fetched ({reason}). {have:,d} of {size:,d} bytes are kept in "
-            f"{half}; the same command goes on from there."
-        ) from error
-    if have < size:
-        raise RuntimeError(
-            f"{address} ended after {have:,d} of {size:,d} bytes. They are kept in {half}; the "
-            "same command goes on from there."
-        )
-
-
-def _check_archive(path: Path, expected: Archive) -> None:
-    size = path.stat().st_size
-    if size != expected.size or _hash(path) != expected.sha256:
-        raise ValueError(
-            f"{path} is not SVHN's archive ({size:,d} bytes, expected {expected.size:,d}, or a "
-            "SHA-256 other than the recorded one). Delete it, and the next call fetches it again."
-        )
+    name = f"{part}.tar.gz"
+    return fetch_file(
+        (HOME if home is None else home) + name,
+        folder / name,
+        size=expected.size,
+        sha256=expected.sha256,
+        whose="SVHN's",
+        lock=f".{part}.lock",
+        on_bytes=on_bytes,
+    )
 
 
 FIELDS = ("label", "left", "top", "width", "height")

@@ -1,4 +1,4 @@
-"""The networks that the experiments train: the paper's, of digits, sums and house numbers.
+"""The networks that the experiments train: the paper's, of digits, sums, numbers and birds.
 
 And two instruments that show what a trained one looks at, `occlusion_map` and `deconvnet`.
 """
@@ -8,6 +8,13 @@ from stn_tutorial.models.addition import (
     ADDITION_MODELS,
     addition_width,
     build_addition,
+)
+from stn_tutorial.models.birds import (
+    BIRD_FACTS,
+    BirdReader,
+    Describer,
+    MapLocalisation,
+    backbone,
 )
 from stn_tutorial.models.convolution import Conv2d
 from stn_tutorial.models.digits import (
@@ -32,16 +39,21 @@ from stn_tutorial.models.looking import deconvnet, occlusion_map
 __all__ = [
     "ADDITION_FACTS",
     "ADDITION_MODELS",
+    "BIRD_FACTS",
     "FACTS",
     "MODELS",
     "NUMBER_FACTS",
     "NUMBER_MODELS",
     "NUMBER_WIDTHS",
+    "BirdReader",
     "Conv2d",
+    "Describer",
     "DigitClassifier",
+    "MapLocalisation",
     "NumberReader",
     "Widths",
     "addition_width",
+    "backbone",
     "build",
     "build_addition",
     "build_number_reader",

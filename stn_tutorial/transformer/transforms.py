@@ -233,20 +233,42 @@ class Translation(Transform):
 class Attention(Transform):
     """Look elsewhere and closer: θ = [[s, 0, o₂], [0, s, o₃]], s = 1 + o₁ (the paper's eq. 2).
 
-    As `affine.crop` does: (o₂, o₃) is the middle of the window, and s half its side.
+    As `affine.crop` does: (o₂, o₃) is the middle of the window, and s half its side. With a fixed
+    `scale` only the place is chosen, as the paper's bird windows do: θ = [[s, 0, o₁], [0, s, o₂]].
+    Zero offsets are then the window of that scale about the picture's middle, and not the identity.
+
+    Args:
+        scale: s, above 0; chosen too, by o₁, when left out.
+
+    Raises:
+        ValueError: `scale` is no number above 0.
 
     Example:
         >>> Attention().theta(torch.tensor([[-0.5, 0.25, 0.0]]))
         tensor([[[0.5000, 0.0000, 0.2500],
                  [0.0000, 0.5000, 0.0000]]])
+        >>> Attention(scale=0.5).theta(torch.tensor([[0.25, 0.0]]))
+        tensor([[[0.5000, 0.0000, 0.2500],
+                 [0.0000, 0.5000, 0.0000]]])
     """
 
-    dof = 3
+    def __init__(self, scale: float | None = None) -> None:
+        super().__init__()
+        if scale is not None and not (isinstance(scale, Real) and 0 < scale < math.inf):
+            raise ValueError(f"scale must be a number above 0, but {scale!r} was given")
+        self.scale = scale
+        self.dof = 3 if scale is None else 2
+
+    def extra_repr(self) -> str:
+        """Show the setting."""
+        return "" if self.scale is None else f"scale={self.scale:g}"
 
     def theta(self, offsets: Tensor) -> Tensor:
         """θ of shape (N, 2, 3)."""
-        scale, x, y = self._checked(offsets).unbind(-1)
-        scale, zero = 1 + scale, torch.zeros_like(x)
+        offsets = self._checked(offsets)
+        x, y = offsets[:, -2], offsets[:, -1]
+        scale = 1 + offsets[:, 0] if self.scale is None else torch.full_like(x, self.scale)
+        zero = torch.zeros_like(x)
         return _rows((scale, zero, x), (zero, scale, y))
 
 
