@@ -10,6 +10,7 @@ The parts, which a borrower imports:
 `stn_tutorial.grids`        regular and sampling grids, normalised and pixel coordinates (3, 4, 9)
 `stn_tutorial.sampling`     nearest, bilinear and bicubic sampling, splatting (4, 5, 6)
 `stn_tutorial.transformer`  `SpatialTransformer`, its transforms, localisation nets (7, 8, 9)
+`stn_tutorial.regions`      boxes as θ, RoIPool and RoIAlign, deformable convolution (16)
 ==========================  ====================================================================
 
 The experiments:
