@@ -1,4 +1,4 @@
-"""Pictures and digits: what the chapters look at and learn from (chapters 1, 2, 7 and 10 to 14)."""
+"""Pictures, digits, scenes: what chapters look at and learn from (1, 2, 7, 10 to 14 and 16)."""
 
 from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
@@ -24,15 +24,28 @@ from stn_tutorial.data.house_numbers import (
     read_number,
 )
 from stn_tutorial.data.pictures import letter_f, photograph
+from stn_tutorial.data.scenes import (
+    COLOURS,
+    KINDS,
+    WORDS,
+    DigitScenes,
+    ToldScenes,
+    digit_scenes,
+    told_scenes,
+)
 
 __all__ = [
     "ADDITIONS",
+    "COLOURS",
     "DISTORTIONS",
+    "KINDS",
     "NO_DIGIT",
     "POSITIONS",
     "SOURCES",
+    "WORDS",
     "Addition",
     "Batches",
+    "DigitScenes",
     "Digits",
     "Distortion",
     "DrawnNumbers",
@@ -42,8 +55,10 @@ __all__ = [
     "HouseNumberBatches",
     "HouseNumbers",
     "Sums",
+    "ToldScenes",
     "data_folder",
     "dataset_name",
+    "digit_scenes",
     "embedded_digits",
     "hold_out",
     "hold_out_numbers",
@@ -54,4 +69,5 @@ __all__ = [
     "number_lengths",
     "photograph",
     "read_number",
+    "told_scenes",
 ]

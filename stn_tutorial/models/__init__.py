@@ -1,4 +1,4 @@
-"""The networks that the experiments train: the paper's, of digits, sums and house numbers."""
+"""The networks that the experiments train: the paper's, and a detector and two of words (16)."""
 
 from stn_tutorial.models.addition import (
     ADDITION_FACTS,
@@ -7,6 +7,14 @@ from stn_tutorial.models.addition import (
     build_addition,
 )
 from stn_tutorial.models.convolution import Conv2d
+from stn_tutorial.models.detector import (
+    WAYS,
+    Detection,
+    Detector,
+    average_precision,
+    move_boxes,
+    offsets_between,
+)
 from stn_tutorial.models.digits import (
     FACTS,
     MODELS,
@@ -24,24 +32,36 @@ from stn_tutorial.models.house_numbers import (
     Widths,
     build_number_reader,
 )
+from stn_tutorial.models.words import LOOKS, Aligner, Teller, attention_box, ranking_loss
 
 __all__ = [
     "ADDITION_FACTS",
     "ADDITION_MODELS",
     "FACTS",
+    "LOOKS",
     "MODELS",
     "NUMBER_FACTS",
     "NUMBER_MODELS",
     "NUMBER_WIDTHS",
+    "WAYS",
+    "Aligner",
     "Conv2d",
+    "Detection",
+    "Detector",
     "DigitClassifier",
     "NumberReader",
+    "Teller",
     "Widths",
     "addition_width",
+    "attention_box",
+    "average_precision",
     "build",
     "build_addition",
     "build_number_reader",
     "count_parameters",
+    "move_boxes",
+    "offsets_between",
+    "ranking_loss",
     "size_table",
     "width",
 ]
