@@ -68,6 +68,7 @@ CHAPTERS = {
     "chapters/11_the_papers_table": ("experiments", "models", "results"),
     "chapters/12_several_transformers": ("transformer", "data", "experiments"),
     "chapters/13_house_numbers": ("data", "models", "experiments"),
+    "chapters/16_regions_and_words": ("regions", "models", "data"),
 }
 """The modules that each chapter is about: Colab and GitHub show a chapter without these links."""
 

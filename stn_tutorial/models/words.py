@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stn_tutorial._checks import check_choice, check_picture
-from stn_tutorial.grids import regular_grid
-from stn_tutorial.regions import read_regions, roi_align
+from stn_tutorial.grids import affine_grid, regular_grid
+from stn_tutorial.regions import roi_align
 
 __all__ = ["LOOKS", "Aligner", "Teller", "attention_box", "ranking_loss"]
 
@@ -111,7 +111,8 @@ class Teller(nn.Module):
     """Write a sentence about a picture, looking before each word.
 
     The state begins with a glance, the brightness of 6×6 parts of the picture: enough to see where
-    something stands, and not what. What it is must be looked at.
+    something stands, and not what. It hears the words, and what was seen is not kept in it: for
+    each word the teller must look again.
 
     Args:
         words: how many words there are; number 0 ends a sentence.
@@ -127,7 +128,7 @@ class Teller(nn.Module):
         self.convolutions = _convolutions(width)
         self.begin = nn.Sequential(nn.Linear(36, units), nn.ReLU(), nn.Linear(units, units))
         self.embedding = nn.Embedding(words, 16)
-        self.memory = nn.GRUCell(16 + width, units)
+        self.memory = nn.GRUCell(16, units)
         self.say = nn.Sequential(
             nn.Linear(units + width, units), nn.ReLU(), nn.Linear(units, words)
         )
@@ -157,9 +158,8 @@ class Teller(nn.Module):
         state = self.begin(F.adaptive_avg_pool2d(U.amax(dim=1), 6).flatten(1))
         given = torch.cat([torch.zeros_like(words[:, :1]), words[:, :-1]], dim=1)
         told, looks = [], []
-        read = features.new_zeros(len(U), features.shape[1])
         for t in range(words.shape[1]):
-            state = self.memory(torch.cat([self.embedding(given[:, t]), read], dim=1), state)
+            state = self.memory(self.embedding(given[:, t]), state)
             read, where = self._read(features, state)
             told.append(self.say(torch.cat([state, read], dim=1)))
             looks.append(where)
@@ -177,13 +177,16 @@ class Teller(nn.Module):
             return read, share.unflatten(1, (rows, columns))
         offsets = self.place(state)
         zero = torch.zeros_like(offsets[:, 0])
-        # A window of two fifths of the picture at first; "still" sees all of it, for ever.
-        zoom = 0.4 * (0.5 * torch.tanh(offsets[:, 0])).exp()
-        x, y = torch.tanh(offsets[:, 1]), torch.tanh(offsets[:, 2])
+        # From a third of the picture to nearly all of it, which is the start; never beyond an edge.
+        zoom = 0.3 + 0.7 * torch.sigmoid(offsets[:, 0] + 1)
+        x, y = ((1 - zoom) * torch.tanh(offsets[:, k]) for k in (1, 2))
         if self.look == "still":
             zoom, x, y = torch.ones_like(zoom), zero, zero
         theta = torch.stack([zoom, zero, x, zero, zoom, y], dim=1).unflatten(1, (2, 3))
-        read = read_regions(features, theta, torch.arange(n), (3, 3), 2)
+        # One window for each picture: what `read_regions` does, all at once.
+        grid = affine_grid(theta, (6, 6))
+        read = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
+        read = F.avg_pool2d(read, 2)
         return F.relu(self.see(read.flatten(1))), theta
 
 
