@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks.house_numbers import png
 from benchmarks.sampling import ROOT, commit, device_name
 from stn_tutorial.data import COLOURS, KINDS, WORDS, hold_out, load_digits, told_scenes
 from stn_tutorial.models import Aligner, Teller, attention_box, count_parameters, ranking_loss
@@ -30,7 +31,7 @@ from stn_tutorial.regions import box_iou, theta_box
 RESULT = ROOT / "book" / "results" / "words.json"
 SCENES, JUDGED, BATCH = 4000, 400, 32
 SHOWN = 3
-STEPS = {"align": 500, "tell": 700}
+STEPS = {"align": 400, "tell": 1200}
 RATE = 4e-3
 MEANT = {"colour": tuple(COLOURS), "kind": KINDS}
 
@@ -155,6 +156,8 @@ def main():
             print({k: v for k, v in row.items() if k not in ("shown", "said")}, flush=True)
             found["rows"].append(row)
             found |= {
+                "pictures": png((255 * judged.images[:SHOWN]).round().to(torch.uint8)),
+                "sentences": [[WORDS[w] for w in one] for one in judged.words[:SHOWN].tolist()],
                 "train_scenes": SCENES,
                 "judged_scenes": JUDGED,
                 "judged_seed": 2,
