@@ -1,14 +1,15 @@
 """Regions that answer words, and two ways to look while telling: chapter 16's longer runs.
 
-    python -m benchmarks.words --seeds 0 1
+    python -m benchmarks.words
+    python -m benchmarks.words align
 
-trains on MNIST's digits, judges on held-out ones, and writes `book/results/words.json` after each
-network; what is there already is not trained again. The rows:
+train on MNIST's digits, judge on held-out ones, and write `book/results/words.json` and
+`alignment.json` after each network; what is there already is not trained again.
 
-- `align`: Karpathy and Fei-Fei's alignment; once with the sentences that belong to the pictures,
-  once with every picture given another one's sentence, for all of the training: the control;
-- `tell`: the teller with soft attention over a fixed grid, with a window for each word, and with
-  the same network whose window always shows all: the control.
+- the first: the teller with soft attention over a fixed grid, with a window for each word, and with
+  the same network whose window always shows all: the control;
+- the second: Karpathy and Fei-Fei's alignment; once with the sentences that belong to the pictures,
+  once with every picture given another one's sentence, for all of the training: the control.
 
 IoU is that of the place that is chosen for a word with the thing that the word names or colours.
 """
@@ -28,7 +29,8 @@ from stn_tutorial.data import COLOURS, KINDS, WORDS, hold_out, load_digits, told
 from stn_tutorial.models import Aligner, Teller, attention_box, count_parameters, ranking_loss
 from stn_tutorial.regions import box_iou, theta_box
 
-RESULT = ROOT / "book" / "results" / "words.json"
+RESULTS = {task: ROOT / "book" / "results" / name for task, name in
+           (("tell", "words.json"), ("align", "alignment.json"))}  # fmt: skip
 SCENES, JUDGED, BATCH = 4000, 400, 32
 SHOWN = 3
 STEPS = {"align": 400, "tell": 1200}
@@ -140,15 +142,19 @@ JOBS = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("task", nargs="?", choices=tuple(RESULTS), default="tell")
     options = parser.parse_args()
+    path = RESULTS[options.task]
     torch.set_num_threads(1)
     train, held = hold_out(load_digits("train", "mnist"))
     scenes, judged = told_scenes(train, SCENES, seed=1), told_scenes(held, JUDGED, seed=2)
     found = {"rows": []}
-    if RESULT.is_file():
-        found = json.loads(RESULT.read_text(encoding="utf-8"))
+    if path.is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
     for seed in options.seeds:
         for task, variant, run in JOBS:
+            if task != options.task:
+                continue
             key = {"task": task, "variant": variant, "seed": seed, "steps": STEPS[task]}
             if any(key.items() <= row.items() for row in found["rows"]):
                 continue
@@ -165,14 +171,14 @@ def main():
                 "rate": RATE,
                 "dataset": "mnist",
                 "clock": "processor seconds, the machine not idle",
-                "command": "python -m benchmarks.words",
+                "command": "python -m benchmarks.words" + " align" * (options.task == "align"),
                 "commit": commit(),
                 "device": device_name(torch.device("cpu")),
                 "threads": 1,
                 "versions": {"python": platform.python_version(), "torch": torch.__version__},
             }
             text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
-            RESULT.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
