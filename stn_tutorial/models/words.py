@@ -52,8 +52,8 @@ def ranking_loss(scores: Tensor) -> Tensor:
 class Aligner(nn.Module):
     """Vectors of regions and of words in one space, whose inner products say what fits.
 
-    A scene's regions are `side`² squares of a third of it, one beside the other and overlapping,
-    and the whole of it.
+    A scene's regions are a lattice of squares that overlap, each a third of it wide, and the whole
+    of it.
 
     Args:
         words: how many words there are; number 0 is none.

@@ -1,12 +1,7 @@
 """What detectors read of a box: R-CNN's warp, Fast R-CNN's RoIPool, Mask R-CNN's RoIAlign.
 
 Positions are computed in the wider of the picture's and the boxes' dtypes, float32 at least, and
-outside autocast. No box is refused for its values; what they give is defined:
-
-- a sample further than one pixel outside the outer pixels' centres reads 0, one nearer reads the
-  edge pixel, as in torchvision;
-- an empty box reads its one point over and over; a reversed one is seen mirrored;
-- a box with an edge that is NaN or infinite reads 0, and its gradient is 0.
+outside autocast. What boxes that are none give is said in the package's own words.
 """
 
 from collections.abc import Iterator, Sequence
