@@ -222,7 +222,7 @@ def told_scenes(digits: Digits, n: int, seed: int = 0, *, size: int = 48) -> Tol
     Example:
         >>> scenes = told_scenes(embedded_digits(), 2, seed=0)
         >>> " ".join(WORDS[word] for word in scenes.words[0])
-        'a blue four above a red eight . .'
+        'a yellow eight above a red triangle . .'
     """
     n, size = check_count("n", n), check_count("size", size, 40)
     g = generator_of("told scenes", seed, size)
