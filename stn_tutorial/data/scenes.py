@@ -147,7 +147,7 @@ def digit_scenes(
     Example:
         >>> scenes = digit_scenes(embedded_digits(), 2, seed=0)
         >>> scenes.images.shape, [len(one) for one in scenes.labels]
-        (torch.Size([2, 1, 64, 64]), [1, 2])
+        (torch.Size([2, 1, 64, 64]), [2, 2])
     """
     n, most = check_count("n", n), check_count("most", most)
     size = check_count("size", size, SIDE)
