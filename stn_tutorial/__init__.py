@@ -11,14 +11,15 @@ The parts, which a borrower imports:
 `stn_tutorial.sampling`     nearest, bilinear and bicubic sampling, splatting (4, 5, 6)
 `stn_tutorial.transformer`  `SpatialTransformer`, its transforms, localisation nets (7, 8, 9)
 `stn_tutorial.attention`    squeeze and excitation, CBAM, soft attention (15)
+`stn_tutorial.regions`      boxes as θ, RoIPool and RoIAlign, deformable convolution (16)
 `stn_tutorial.alignment`    co-localisation's loss, boxes, compositing, congealing (17)
 ==========================  ====================================================================
 
 The experiments:
 
 ==========================  ====================================================================
-`stn_tutorial.models`       the paper's networks, readers, and two instruments (10 to 15)
-`stn_tutorial.data`         pictures, digits, distortions, numbers, birds, faces (1, 10 to 14, 17)
+`stn_tutorial.models`       the paper's networks, readers, a detector, two instruments (10 to 16)
+`stn_tutorial.data`         pictures, digits, distortions, numbers, birds, scenes (1, 10 to 17)
 `stn_tutorial.training`     a loop for a chapter's minute, an engine for long runs (1, 2, 7, 10)
 `stn_tutorial.experiments`  the cells of the paper's table (10, 11)
 `stn_tutorial.cli`          `stn-tutorial train`, `reproduce`, `data`

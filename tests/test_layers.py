@@ -12,7 +12,7 @@ FOLDER = Path(stn_tutorial.__file__).parent
 # From the bottom up; a folder is one floor, ordered below. A module imports from those before it.
 FLOORS = [
     *("_checks", "_facts", "_splines", "pooling", "affine", "grids", "sampling", "transformer"),
-    *("attention", "alignment"),
+    *("attention", "regions", "alignment"),
     *("models", "data", "training", "experiments", "cli"),
     *("results", "viz", "explorables"),
 ]

@@ -18,7 +18,10 @@ import stn_tutorial
 ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path for path in (ROOT / "book" / "reference").glob("*.md")}
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-PARTS = ("pooling", "affine", "grids", "sampling", "transformer", "attention", "alignment")
+PARTS = (
+    *("pooling", "affine", "grids", "sampling", "transformer"),
+    *("attention", "regions", "alignment"),
+)
 MODULES = sorted(set(PAGES) - {"index"})
 SOURCES = [module.name for module in pkgutil.walk_packages(stn_tutorial.__path__, "stn_tutorial.")]
 

@@ -70,6 +70,7 @@ CHAPTERS = {
     "chapters/13_house_numbers": ("data", "models", "experiments"),
     "chapters/14_birds": ("models", "data", "transformer"),
     "chapters/15_classic_networks": ("transformer", "attention", "models"),
+    "chapters/16_regions_and_words": ("regions", "models", "data"),
     "chapters/17_without_labels": ("alignment", "transformer", "data"),
     "chapters/18_limits_and_descendants": ("transformer", "grids", "affine"),
 }

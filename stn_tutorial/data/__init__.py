@@ -1,4 +1,4 @@
-"""Pictures and digits: what chapters look at and learn from (1, 2, 7, 10 to 14, 17)."""
+"""Pictures, digits, scenes: what chapters look at and learn from (1, 2, 7, 10 to 17)."""
 
 from stn_tutorial.data.addition import ADDITIONS, Addition, FixedSums, Sums
 from stn_tutorial.data.batches import Batches, FixedSet
@@ -35,6 +35,15 @@ from stn_tutorial.data.house_numbers import (
     read_number,
 )
 from stn_tutorial.data.pictures import letter_f, photograph
+from stn_tutorial.data.scenes import (
+    COLOURS,
+    KINDS,
+    WORDS,
+    DigitScenes,
+    ToldScenes,
+    digit_scenes,
+    told_scenes,
+)
 from stn_tutorial.data.weights import weights_file
 
 __all__ = [
@@ -42,19 +51,23 @@ __all__ = [
     "BIRD_SOURCES",
     "BODY",
     "CANVAS_FACTS",
+    "COLOURS",
     "DISTORTIONS",
     "DRAWN_BIRDS",
     "HEAD",
+    "KINDS",
     "LENSES",
     "NO_DIGIT",
     "PARTS",
     "POSITIONS",
     "SOURCES",
+    "WORDS",
     "Addition",
     "Batches",
     "BirdTruth",
     "Birds",
     "Canvases",
+    "DigitScenes",
     "Digits",
     "Distortion",
     "DrawnBirds",
@@ -65,8 +78,10 @@ __all__ = [
     "HouseNumberBatches",
     "HouseNumbers",
     "Sums",
+    "ToldScenes",
     "data_folder",
     "dataset_name",
+    "digit_scenes",
     "draw_faces",
     "draw_poses",
     "draw_spectacles",
@@ -83,5 +98,6 @@ __all__ = [
     "photograph",
     "read_number",
     "scatter",
+    "told_scenes",
     "weights_file",
 ]
