@@ -22,7 +22,7 @@ RESULT = ROOT / "book" / "results" / "slant.json"
 WIDTHS: dict[str, tuple[float, ...]] = {
     "fcn": (2.0, 2.5, 3.0, 4.0, 5.0),
     "st-fcn-affine": (2.0, 2.5, 3.0, 4.0, 5.0),
-    "cnn": (2.5, 3.0),
+    "cnn": (3.0, 4.0),
 }
 """Of the corners' draw, in pixels. A CNN costs as much as seven of the others."""
 SEED = 0
