@@ -377,38 +377,6 @@ def test_turn_of_a_window_is_the_packages(js):
 # --- In a page ---
 
 
-@pytest.fixture
-def shown(chromium, tmp_path):
-    """Open a page with one of them; nothing may be said, or asked of any host."""
-    contexts, noise = [], []
-
-    def find(explorer, **options):
-        path = tmp_path / "page.html"
-        path.write_text(explorer.to_page(), encoding="utf-8")
-        context = chromium.new_context(**{"viewport": {"width": 1000, "height": 1000}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: noise.append(message.text))
-        page.on("pageerror", lambda error: noise.append(str(error)))
-
-        def only_here(route):
-            if not route.request.url.startswith(("file:", "data:", "blob:")):
-                noise.append(route.request.url)
-            route.continue_()
-
-        page.route("**/*", only_here)
-        page.goto(path.as_uri())
-        expect(page.locator("[data-stn-ready]")).to_have_count(1)
-        one = page.locator(".stn-explorable")
-        expect(one.locator(".words")).not_to_have_text("")
-        return one
-
-    yield find
-    for context in contexts:
-        context.close()
-    assert noise == []
-
-
 def said(explorer):
     """The sentence that the page must show."""
     a, b = map(int, explorer.digits)
