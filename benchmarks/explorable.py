@@ -65,6 +65,8 @@ for number, (kind, options) in enumerate(views):
     if side := options.pop("side", None):
         options["theta"] = control_points(side)
     one = EXPLORABLES[kind]
+    if "picture" in one.class_traits():
+        options.setdefault("picture", "temple")
     module, given = (json.dumps(part).replace("</", "<\\\\/")
                      for part in (bundle(kind), [one.page_pictures(), one.page_state()]))
     (folder / f"{number}.html").write_text(
@@ -163,12 +165,7 @@ BROWSERS = {"Chromium": chromium, "Firefox": firefox_esr}
 def make_pages(checkout, views, folder):
     """Write the page of each view, as this checkout has it."""
     folder.mkdir()
-    given = json.dumps(
-        [
-            (kind, options if "picture" in options else {"picture": "temple", **options})
-            for _, kind, options, _ in views
-        ]
-    )
+    given = json.dumps([(kind, options) for _, kind, options, _ in views])
     subprocess.run(
         [sys.executable, "-c", MAKE, folder, given],
         cwd=checkout,
