@@ -7,7 +7,7 @@ from stn_tutorial.explorables import bundle as bundling
 
 # A page with something fixed at its top, as the book's, and with text before and after.
 PAGE = """
-  html { --stn-top: 48px; }
+  html { --stn-top: 56px; }
   body { margin: 700px 16px; }
 """
 
@@ -21,7 +21,7 @@ SCROLL = """async () => {
     .filter((one) => one.getClientRects().length);
   const inView = (one) => {
     const { top, bottom } = one.getBoundingClientRect();
-    return top >= 47.5 && bottom <= innerHeight + 0.5;
+    return top >= 55.5 && bottom <= innerHeight + 0.5;
   };
   const seen = new Set();
   for (let y = 0; y < document.documentElement.scrollHeight; y += 8) {

@@ -316,6 +316,49 @@ def test_page_on_a_phone(site, chromium, served, page, theme, scheme):
     context.close()
 
 
+# Each explorable, scrolled until 80 of its pixels lie behind the theme's bar: where it comes out
+# below the bar, and where the picture that shall stay in view begins.
+STICKING = """() =>
+  [...document.querySelectorAll('.stn-explorable:not(.stn-question)')].map((host) => {
+    const picture = [...host.shadowRoot.querySelectorAll('.stage, .trio, .looking, .reading')]
+      .find((one) => getComputedStyle(one).position === 'sticky');
+    scrollTo(0, scrollY + host.getBoundingClientRect().top + 30);
+    let bar = 0;
+    while (document.elementFromPoint(innerWidth / 2, bar) !== host) bar += 1;
+    return [JSON.parse(host.dataset.stnWidget).kind,
+      picture ? [bar, picture.getBoundingClientRect().top] : null];
+  })
+"""
+
+
+def test_picture_of_an_explorable_stays_in_view_on_a_phone(site, chromium):
+    """Right below the theme's bar: no box of the page scrolls by itself and takes it along."""
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, is_mobile=True)
+    tab = context.new_page()
+    kept = {}
+    for path in sorted((site / "chapters").glob("*.html")):
+        count = path.read_text(encoding="utf-8").count('class="stn-explorable"')
+        if not count:
+            continue
+        tab.goto(path.as_uri(), wait_until="load")
+        for one in tab.locator(".stn-explorable:not(.stn-question)").all():
+            one.scroll_into_view_if_needed()
+        ready = tab.locator(".stn-explorable[data-stn-ready]:not(.stn-question)")
+        expect(ready).to_have_count(count)
+        for kind, found in tab.evaluate(STICKING):
+            kept.setdefault(kind, []).append((path.stem, found))
+    context.close()
+    wrong = [
+        (kind, page, found)
+        for kind, places in kept.items()
+        for page, found in places
+        if found is None or abs(found[1] - found[0]) > 1
+    ]
+    # A row of bits has nothing tall to keep in view.
+    assert [one for one in wrong if one[0] != "pooling"] == []
+    assert len(kept) > 8
+
+
 # --- What search engines, and those to whom a page is sent, are told ---
 
 
