@@ -13,6 +13,21 @@ MAY_BE_MISSING_IN_CI = ("no CUDA device", "STN_TUTORIAL_DATA is not set", "needs
 matplotlib.use("Agg")  # here and not by MPLBACKEND, which the chapters' kernels would inherit
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist's
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a file's tests on one worker, as `--dist loadscope` does, but for the longest of them.
+
+    `test_colab.py` runs every chapter once more, each alone as long as many a file's tests.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return nodeid if "test_colab.py::" in nodeid else super()._split_scope(nodeid)
+
+    return ByFile(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Fail a test that skips itself in CI; fail a cell that ran out of time, and those after it.
