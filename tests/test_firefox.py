@@ -270,3 +270,28 @@ def test_what_a_page_says_and_asks_is_heard(firefox, tmp_path):
     with pytest.raises(RuntimeError, match="none of that name"):
         tab.evaluate("() => { throw new Error('none of that name'); }")
     tab.close()
+
+
+def test_theme_goes_along_from_page_to_page(firefox, book):
+    """From disk, where a browser might give each page a storage of its own."""
+    tab = firefox.open((book / "book" / "glossary.html").as_uri())
+    told = "() => [location.pathname, document.documentElement.dataset.theme]"
+    chosen = """(theme) => {
+      const button = document.querySelector('.theme-switch-button');
+      for (let k = 0; k < 3 && document.documentElement.dataset.mode !== theme; k++) button.click();
+    }"""
+    follow = """(name) => [...document.querySelectorAll('a')]
+      .find((one) => one.pathname.endsWith(name)).click()"""
+    before = tab.evaluate(told)
+    for theme, page in zip(
+        ("dark", "light"), ("questions.html", "01_the_invariance_problem.html"), strict=True
+    ):
+        tab.evaluate(chosen, theme)
+        tab.evaluate(follow, page)
+        tab.wait_for(
+            "(name) => location.pathname.endsWith(name) && document.readyState === 'complete'", page
+        )
+        assert tab.evaluate(told)[1] == theme
+    assert before[0].endswith("glossary.html")
+    assert tab.noise() == []
+    tab.close()
