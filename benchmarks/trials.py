@@ -12,10 +12,11 @@ from stn_tutorial.models import build
 PLAN = RECIPES["modern"]
 
 
-def begin(model_name, distortion, seed, digits, held_out, device):
+def begin(model_name, distortion, seed, digits, held_out, device, units=None):
     """Return a model as its cell of the table begins, its batches, and what it is judged by."""
     torch.manual_seed(seed)
-    model = build(model_name, batch_norm=PLAN.batch_norm, dropout=PLAN.dropout).to(device)
+    added = {"batch_norm": PLAN.batch_norm, "dropout": PLAN.dropout, "units": units}
+    model = build(model_name, **added).to(device)
     size = PLAN.recipe.batch_size
     batches = Batches(digits, distortion, batch_size=size, seed=seed, device=device)
     return model, batches, FixedSet(held_out, distortion, "held-out", device=device)

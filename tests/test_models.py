@@ -97,6 +97,18 @@ def test_known_counts():
     assert table["st-cnn-tps"]["transformer"] - table["st-cnn-affine"]["transformer"] == 26 * 21
 
 
+def test_a_width_of_ones_own():
+    """By hand, as above; the localisation net is the paper's at any width."""
+    assert count_parameters(build("fcn", units=256)) == 785 * 256 + 257 * 256 + 2570
+    assert count_parameters(build("cnn", units=32)) == 82 * 32 + 49 * 32 * 32 + 32 + 40 * 32 + 10
+    table = size_table()["st-cnn-affine"]
+    model = build("st-cnn-affine", units=32)
+    assert count_parameters(model.transformer) == table["transformer"]
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    with pytest.raises(ValueError, match="at least 1 is expected, but 0 was given"):
+        build("fcn", units=0)
+
+
 def test_count_parameters_counts_what_is_trained():
     layer = nn.Linear(3, 2)
     assert count_parameters(layer) == 8

@@ -246,7 +246,12 @@ def width(name: str, size: Size = (28, 28)) -> int:
 
 
 def build(
-    name: str, size: Size = (28, 28), *, batch_norm: bool = False, dropout: float = 0.0
+    name: str,
+    size: Size = (28, 28),
+    *,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    units: int | None = None,
 ) -> DigitClassifier:
     """Build one of the paper's models, with random weights and the transformer at the identity.
 
@@ -255,14 +260,17 @@ def build(
         size: (H, W) of the canvas, a square: 28×28 (R, P, E), 42×42 (RTS), 60×60 (TC).
         batch_norm: put one before each ReLU, in the localisation net too. Not the paper's.
         dropout: the share of what the last layer reads that is dropped. Not the paper's.
+        units: the classifier's width, units (FCN) or filters (CNN); by default `width` solves it.
 
     Raises:
-        ValueError: an unknown name, or a canvas that is too small or not square.
+        ValueError: an unknown name, a canvas that is too small or not square, or a width below 1.
     """
     check_choice("model", name, MODELS)
+    if units is not None and units < 1:
+        raise ValueError(f"units: a width of at least 1 is expected, but {units} was given")
     side, pool = _side(size)
     kind, transform = _parts(name, side)
-    classifier = CLASSIFIERS[kind](side // pool, width(name, size))
+    classifier = CLASSIFIERS[kind](side // pool, width(name, size) if units is None else units)
     transformer = _transformer(kind, transform, side) if transform else None
     if batch_norm:
         classifier = with_batch_norm(classifier)
