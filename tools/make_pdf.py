@@ -245,6 +245,7 @@ def make(site: Path, toc: Path, title: str, chromium: str, target: Path) -> int:
         raise RuntimeError(f"{len(feet.pages)} feet for {len(writer.pages)} pages")
     for sheet, foot in zip(writer.pages, feet.pages, strict=True):
         sheet.merge_page(foot)
+        sheet.compress_content_streams()  # which merging has unpacked: four fifths of the file
     writer.compress_identical_objects()
     target.parent.mkdir(parents=True, exist_ok=True)
     writer.write(target)
