@@ -30,6 +30,7 @@ export function unpack({ chains, weights }) {
     layers.map(([kind, ...sizes]) => {
       if (kind === "max" || kind === "mean") return { kind, side: sizes[0] };
       const [inputs, outputs, side = 1] = sizes;
+      if (kind === "conv" && side !== 3 && side !== 5) throw new Error(`a kernel of ${side}×${side}`);
       return {
         kind, inputs, outputs, side,
         weight: take(outputs * inputs * side * side), bias: take(outputs),
@@ -61,7 +62,8 @@ function pooled({ width, height, channels, data }, { kind, side }) {
 }
 
 // For each input and output channel one sweep over the rows, so that neighbours in the loop are
-// neighbours in memory. A 3×3 kernel's nine weights stay at hand meanwhile: a third of the time.
+// neighbours in memory. Of a 3×3 kernel all nine weights stay at hand meanwhile, of a 5×5 kernel
+// those of one row: a third, and half, of the time.
 function convolved({ width, height, data }, { inputs, outputs, side, weight, bias }) {
   const [wide, high] = [width - side + 1, height - side + 1];
   const result = new data.constructor(outputs * wide * high);
@@ -84,12 +86,14 @@ function convolved({ width, height, data }, { inputs, outputs, side, weight, bia
         }
         continue;
       }
-      for (let tap = 0; tap < side * side; tap++) {
-        const factor = weight[w + tap];
-        const start = c * height * width + Math.floor(tap / side) * width + (tap % side);
+      for (let row = 0; row < side; row++) {
+        const [k0, k1, k2, k3, k4] = weight.subarray(w + row * side, w + row * side + 5);
         for (let i = 0; i < high; i++) {
-          for (let j = 0, at = start + i * width; j < wide; j++, at++) {
-            result[from + i * wide + j] += factor * data[at];
+          const write = from + i * wide;
+          let at = (c * height + i + row) * width;
+          for (let j = 0; j < wide; j++, at++) {
+            result[write + j] += k0 * data[at] + k1 * data[at + 1] + k2 * data[at + 2]
+              + k3 * data[at + 3] + k4 * data[at + 4];
           }
         }
       }
