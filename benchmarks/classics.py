@@ -9,6 +9,10 @@ MNIST at half its size or on canvases of it; seeds are the innermost thing that 
   batches are right.
 - *depth*: the plain and the residual network of He et al.'s CIFAR design (6n + 2 layers), 20 and 56
   layers deep, in small: training loss along the steps, and errors.
+- *slower*: the plain network of 56 layers at smaller learning rates, since a depth that is only
+  started too fast would be no finding.
+- *few*: 500 digits and a network with two dense layers, as they are, with dropout, with pictures
+  moved or mirrored at random: the same steps for each, and the errors on these 500 and on others.
 - *turned*: a network trained on upright digits, then fine-tuned on digits turned by up to 90°, with
   and without a transformer put in, for the same number of steps.
 - *attention*: one small network, plain, wider, with squeeze and excitation, CBAM, soft attention,
@@ -113,7 +117,7 @@ def rectifiers(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) ->
 
 # --- Depth ---
 
-DEPTH_STEPS = 200
+DEPTH_STEPS, DEPTH_RATE = 200, 0.1
 
 
 class Block(nn.Module):
@@ -157,9 +161,10 @@ def deep(n: int, shortcut: bool, seed: int) -> nn.Sequential:
 def depth(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> dict[str, Any]:
     """SGD with momentum; the loss is the mean of each 20 steps'."""
     model, (images, labels) = deep(row["n"], row["shortcut"], seed), digits[0]
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    rate = row.get("rate", DEPTH_RATE)
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 0.1, total_steps=DEPTH_STEPS, pct_start=0.2
+        optimiser, rate, total_steps=DEPTH_STEPS, pct_start=0.2
     )
     losses, curve = [], []
     for step, chosen in enumerate(itertools.islice(draws(len(images), seed), DEPTH_STEPS), 1):
@@ -183,6 +188,54 @@ def depth(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> dict
 def batched(images: Tensor, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     """A set in batches of 500, as floats."""
     return list(zip((images / 255).split(500), labels.split(500), strict=True))
+
+
+# --- Few ---
+
+FEW, FEW_STEPS, SHIFT = 500, 600, 3
+HABITS = ("plain", "dropout", "shifts", "shifts and dropout", "mirrors")
+
+
+def shifted(U: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture moved by whole pixels of its own, up to three each way."""
+    count, _, height, width = U.shape
+    padded = F.pad(U, (SHIFT,) * 4)
+    corners = torch.randint(0, 2 * SHIFT + 1, (count, 2), generator=generator).tolist()
+    return torch.stack(
+        [one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, corners, strict=True)]
+    )
+
+
+def mirrored(U: Tensor, generator: torch.Generator) -> Tensor:
+    """Half of the pictures, left for right."""
+    turned_over = torch.rand(len(U), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(turned_over, U.flip(-1), U)
+
+
+def small_alexnet(dropped: float) -> nn.Sequential:
+    """Two convolutions, then AlexNet's end in small: two dense layers, with dropout before each."""
+    return nn.Sequential(
+        nn.AvgPool2d(2),
+        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Dropout(dropped), nn.Linear(288, 128), nn.ReLU(),
+        nn.Dropout(dropped), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def few(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> dict[str, Any]:
+    """Many passes over the same 500 digits; each seed has 500 of its own."""
+    torch.manual_seed(seed)
+    habit, own = row["habit"], slice(seed * FEW, (seed + 1) * FEW)
+    seen = Digits(*(t[own] for t in digits[0]))
+    model = small_alexnet(0.5 if "dropout" in habit else 0.0)
+    change = shifted if "shifts" in habit else mirrored if habit == "mirrors" else None
+    learn(model, seen, FEW_STEPS, seed, 3e-3, change)
+    return {
+        "parameters": count_parameters(model),
+        "train_error": round(error_rate(model, batched(*seen)), 2),
+        "error": round(error_rate(model, batched(*digits[1])), 2),
+    }
 
 
 # --- Turned ---
@@ -321,7 +374,7 @@ def what(digits: Digits, count: int, seed: int) -> Digits:
 TASKS = {"where": where, "what": what}
 KINDS = ("plain", "wider", "se", "cbam", "soft", "window", "held", "shrunk")
 """The last two are the window's controls: the middle for all, and the whole canvas at its size."""
-FLAT = ("plain", "held", "window")
+FLAT = ("plain", "wider", "held", "window")
 """Of these also with a head that knows places: 4×4 cells in the place of the mean over all."""
 
 
@@ -423,6 +476,8 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], list[dict[str, Any]]]] = {
         depth,
         [{"n": n, "shortcut": shortcut} for n in (3, 9) for shortcut in (False, True)],
     ),
+    "slower": (depth, [{"n": 9, "shortcut": False, "rate": rate} for rate in (0.01, 0.03)]),
+    "few": (few, [{"habit": habit} for habit in HABITS]),
     "rectifiers": (
         rectifiers,
         [{"unit": unit, "rate": rate} for unit in ("relu", "tanh") for rate in RATES],
@@ -472,7 +527,7 @@ def write(out: Path, found: list[dict[str, Any]], digits: tuple[Digits, Digits])
         "batch_size": BATCH,
         "steps": {
             "attention": STEPS, "turned": [BEFORE, AFTER], "depth": DEPTH_STEPS,
-            "rectifiers": PATIENCE,
+            "slower": DEPTH_STEPS, "few": FEW_STEPS, "rectifiers": PATIENCE,
         },
         "seeds": sorted({row["seed"] for row in found}),
         "canvases": CANVASES,

@@ -66,6 +66,14 @@ def test_is_the_identity_at_first(size, mode, padding):
         assert torch.equal(V, U)
 
 
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(2, 2), (16, 32), (256, 256)], ids=str)
+def test_is_exactly_the_identity_where_sides_are_powers_of_two(size, mode, padding):
+    U = torch.rand(2, 3, *size)
+    assert torch.equal(transform(mode=mode, padding=padding)(U), U)
+
+
 def test_is_the_identity_of_one_pixel():
     module = SpatialTransformer(nn.Flatten(), 1)
     U = torch.rand(2, 1, 1, 1)

@@ -52,9 +52,10 @@ class SpatialTransformer(nn.Module):
     `localisation` makes features of U, a last linear layer turns them into the transform's offsets,
     `transform` makes θ and the sampling grid of them, and `grid_sample` reads U there. The last
     layer starts with zero weights and biases, so that a new module returns U unchanged (when the
-    sizes agree), whatever the localisation net says. `reset_parameters` brings that back, and an
-    initialiser given to `apply`, of this module or of a network that holds it, leaves a last layer
-    alone that is still at zero.
+    sizes agree), whatever the localisation net says: bit for bit where the sides are powers of two,
+    else to `grid_sample`'s rounding, for few other pixels' middles are numbers of a float.
+    `reset_parameters` brings that back, and an initialiser given to `apply`, of this module or of a
+    network that holds it, leaves a last layer alone that is still at zero.
 
     θ maps output to input, in normalised coordinates, `align_corners=False`. Last layer and grid
     are computed in float32 at least and outside autocast; V has U's dtype, and its channels last if
