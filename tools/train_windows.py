@@ -14,6 +14,9 @@ layers, the weights are rounded to float16 and written to `stn_tutorial/explorab
 and *these* are judged on test birds, once: with windows where the localisation net puts them, and
 where nobody learned to put them. Part 2 is run from three seeds; the first one ships, whatever the
 others do. Figures go to `book/results/drawn_birds.json`.
+
+`--together` trains the same network to compare with: all of it learns from the kind at once, its
+windows from tiles on, for as many steps as both parts have, on the same birds.
 """
 
 import argparse
@@ -46,6 +49,10 @@ READ = training.Recipe(
 LOOK = training.Recipe(
     steps=800, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3, localisation_rate=1.0,
     schedule="one-cycle", warmup=0.1,
+)  # fmt: skip
+TOGETHER = training.Recipe(
+    steps=READ.steps + LOOK.steps, batch_size=BATCH, optimiser="adamw", learning_rate=4e-3,
+    localisation_rate=1.0, schedule="one-cycle", warmup=0.1,
 )  # fmt: skip
 OFFERED, OFFERED_SEED = 4, 1
 """The first test bird of each kind, of this seed: nobody chose them, and none is judged."""
@@ -103,9 +110,21 @@ def run(name, net, batch, recipe):
     return records[-1]["seconds"]
 
 
+def drawn():
+    return data.DrawnBirds("train", batch_size=POOL, size=SIZE)(0)
+
+
+def trained_together(seed):
+    """Train all at once; return the network without batch norm, and the seconds."""
+    torch.manual_seed(seed)
+    net = window_nets.network(norm=True)
+    seconds = run(f"together-{seed}", net, Flipped(drawn(), seed), TOGETHER)
+    return folded(net), seconds
+
+
 def trained():
     """Train all parts; return each seed's network without batch norm, and the seconds."""
-    birds = data.DrawnBirds("train", batch_size=POOL, size=SIZE)(0)
+    birds = drawn()
     torch.manual_seed(SEEDS[0])
     _, describe, name = window_nets.network(norm=True)
     reader = nn.Sequential(describe, name)
@@ -142,7 +161,7 @@ def parts(birds):
 
 
 @torch.no_grad()
-def judged(nets, birds):
+def judged(nets, birds, only=()):
     """Of a reader with windows here and there: what is right, in %, and what the windows hold."""
     U, target = birds(0)
     at = parts(birds)
@@ -157,6 +176,8 @@ def judged(nets, birds):
     places["standing"] = places["own"].mean(dim=0).expand(len(U), 2, 2)
     rows = {}
     for name, middles in places.items():
+        if only and name not in only:
+            continue
         said = nn.Sequential(window_nets.Describe(nets["read"]), nets["name"])(seen(U, middles))
         best = said.argmax(dim=1)
         row = {"kind": share(best == target), "bill": share(best // 2 == target // 2),
@@ -203,14 +224,38 @@ def publish(rows, birds, strip):
     strip.save(window_nets.STRIP, optimize=True)
 
 
+def compare(seeds, made_by, test):
+    """Train all at once from each seed, and add what is measured to the file."""
+    for seed in seeds:
+        net, seconds = trained_together(seed)
+        own = {name: quantised(one) for name, one in window_nets.plain(net).items()}
+        row = {"seed": seed, "windows": judged(own, test), "seconds": round(seconds)}
+        row |= {"command": "python -m tools.train_windows --together", "commit": made_by}
+        result = json.loads(RESULT.read_text(encoding="utf-8"))
+        others = [one for one in result.get("together", []) if one["seed"] != seed]
+        result["together"] = sorted([*others, row], key=lambda one: one["seed"])
+        result["recipes"]["together"] = asdict(TOGETHER)
+        write(result)
+        print(seed, {place: one["kind"] for place, one in row["windows"].items()}, flush=True)
+
+
+def write(result):
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    RESULT.write_text(text + "\n", encoding="utf-8")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.parse_args()
+    parser.add_argument("--together", type=int, nargs="*", metavar="SEED", help="to compare with")
+    chosen = parser.parse_args()
     made_by = commit()  # before anything is written
     torch.set_num_threads(1)
     RUNS.mkdir(parents=True, exist_ok=True)
-    nets, seconds = trained()
     test = data.DrawnBirds("test", batch_size=TEST, size=SIZE)
+    if chosen.together is not None:
+        compare(chosen.together or SEEDS, made_by, test)
+        return
+    nets, seconds = trained()
     rows = []
     for seed, net in zip(SEEDS, nets, strict=True):
         own = {name: quantised(one) for name, one in window_nets.plain(net).items()}
@@ -237,8 +282,7 @@ def main():
         "seconds": {part: round(one) for part, one in seconds.items()},
         "clock": "wall clock, the machine not idle",
     }
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    RESULT.write_text(text + "\n", encoding="utf-8")
+    write(result)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ CHAINS: dict[str, chains.Layers] = {
     ),
     "name": (("dense", 64, len(DRAWN_BIRDS)),),
 }
-"""As `explorables.chains` has them; `localise` ends with both windows' middles, x and y of the first
-and then of the second, in normalised units."""
+"""As `explorables.chains` has them; `localise` ends with both windows' middles, x and y of the
+first and then of the second, in normalised units."""
 
 WEIGHTS = Path(__file__).with_name("windows.bin")
 """The weights and biases of the chains' layers, one after another, as float16, little-endian."""
@@ -53,8 +53,11 @@ FIGURES = WEIGHTS.with_suffix(".json")
 """What was measured of them, the part of `book/results/drawn_birds.json` that the explorable
 states; and of each bird that it offers, its kind and where its head and its wing are."""
 
+BIRDS = ("1", "2", "3", "4")
+"""Their names: the first test bird of each kind that was drawn, which nobody chose."""
+
 STRIP = WEIGHTS.with_suffix(".png")
-"""Those birds, 48×48 pixels each, side by side."""
+"""They, 48×48 pixels each, side by side."""
 
 
 class Describe(nn.Module):
@@ -89,7 +92,7 @@ def network(norm: bool = False) -> nn.Sequential:
 def plain(net: nn.Sequential) -> dict[str, nn.Sequential]:
     """The layers of a network without batch norms, as `CHAINS` names them.
 
-    `read` and `name` are the modules themselves; in `localise` the two windows' last layers are one.
+    `read` and `name` are the modules themselves; in `localise` both windows' last layers are one.
     """
     look, describe, name = net
     assert isinstance(look, ParallelTransformer)
@@ -140,10 +143,7 @@ def birds() -> dict[str, Image.Image]:
     """The birds that the explorable offers, by their names, 48×48 pixels, in colour."""
     with Image.open(STRIP) as opened:
         strip = opened.convert("RGB")
-    return {
-        name: strip.crop((k * SIDE, 0, (k + 1) * SIDE, SIDE))
-        for k, name in enumerate(told()["birds"])
-    }
+    return {name: strip.crop((k * SIDE, 0, (k + 1) * SIDE, SIDE)) for k, name in enumerate(BIRDS)}
 
 
 @cache
@@ -192,7 +192,7 @@ def run(U: Tensor, middles: Tensor | None = None) -> dict[str, Tensor]:
     grids = [affine_grid(windows(one), (SEEN, SEEN)) for one in middles.unbind(1)]
     V = torch.stack([sample(U, grid, padding="border") for grid in grids], dim=1)
     made = nets["read"](V.flatten(0, 1)).view(len(U), 2, -1)
-    last = nets["name"][0]
+    last = nets["name"][-1]
     assert isinstance(last, nn.Linear)
     weights = last.weight.unflatten(1, (2, -1))
     shares = torch.einsum("nkf,ckf->nkc", made, weights)
