@@ -22,7 +22,7 @@ from stn_tutorial.explorables import chains
 from stn_tutorial.explorables.pictures import data_uri
 from stn_tutorial.grids import affine_grid
 from stn_tutorial.sampling import sample
-from stn_tutorial.transformer import Attention, ParallelTransformer, tiling
+from stn_tutorial.transformer import Attention, ParallelTransformer, SpatialTransformer, tiling
 
 SIDE = 48
 """Of a picture, in pixels."""
@@ -99,7 +99,7 @@ def plain(net: nn.Sequential) -> dict[str, nn.Sequential]:
     assert isinstance(look.localisation, nn.Sequential)
     assert isinstance(describe, Describe)
     assert isinstance(name, nn.Sequential)
-    lasts = [one.regression for one in look.transformers]
+    lasts = [one.regression for one in look.transformers if isinstance(one, SpatialTransformer)]
     last = nn.Linear(lasts[0].in_features, 4)
     with torch.no_grad():
         last.weight.copy_(torch.cat([one.weight for one in lasts]))

@@ -174,7 +174,7 @@ explorable("windows", ({ model, root, pictures, announce, onTheme }) => {
 
   function measured() {
     const share = (place, name = "kind") => `${figures[place][name].toFixed(1)}\u00a0%`;
-    const follows = figures.own["follows head"].map((one) => number(one)).join(" and ");
+    const follows = (part) => figures.own[`follows ${part}`].map((one) => number(one)).join(" and ");
     return h("p", { class: "facts measured" },
       "The ring is the middle of the true head, the cross that of the wing. Under a window stands what it "
       + "adds to the scores: the last layer is linear, so that both windows' shares and a constant are all. "
@@ -182,8 +182,8 @@ explorable("windows", ({ model, root, pictures, announce, onTheme }) => {
       + `windows anywhere, this network names ${share("anywhere")} rightly, with tiles ${share("tiles")}, with `
       + `both in the middle ${share("middle")}, on the true head and the true wing ${share("head and wing")}; `
       + `where its localisation net puts them, ${share("own")}, and with two that stand at the mean of these `
-      + `places ${share("standing")}. Its own windows take up ${follows} of the head's movement, as the `
-      + "chapter measures it.");
+      + `places ${share("standing")}. Of the wing's movement its own windows take up ${follows("wing")}, of the `
+      + `head's ${follows("head")} (1 − var(c − p) / var(p), with c a window's middle and p the part's place).`);
   }
 
   // --- What the reader does ---
