@@ -50,6 +50,8 @@ VIEWS = (
     ("localise, one network, phone", "localise", {"picture": "2"}, PHONE),
     ("pair, one of 52 000 weights, desktop", "pair", {}, DESKTOP),
     ("pair, one of 52 000 weights, phone", "pair", {}, PHONE),
+    ("windows, one of 17 000 weights, desktop", "windows", {}, DESKTOP),
+    ("windows, one of 17 000 weights, phone", "windows", {}, PHONE),
 )
 
 # Run by each checkout for itself: a page for each of the views, whole.

@@ -22,6 +22,7 @@ from stn_tutorial.explorables.pooling import PoolingExplorer
 from stn_tutorial.explorables.question import Question
 from stn_tutorial.explorables.spline import SplineExplorer
 from stn_tutorial.explorables.theta import ThetaExplorer
+from stn_tutorial.explorables.windows import WindowsExplorer
 from stn_tutorial.explorables.words import describe
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Question",
     "SplineExplorer",
     "ThetaExplorer",
+    "WindowsExplorer",
     "describe",
 ]
 
@@ -53,6 +55,7 @@ EXPLORABLES: dict[str, type[Explorable]] = {
         NetworkExplorer,
         LocaliseExplorer,
         PairExplorer,
+        WindowsExplorer,
         Question,
     )
 }

@@ -46,7 +46,8 @@ def chain(layers: Layers, norm: Collection[str] = ()) -> nn.Sequential:
             made.append({"max": nn.MaxPool2d, "mean": nn.AvgPool2d}[kind](*sizes))
             continue
         made += [NORMS[kind](sizes[1])] * normed + [nn.ReLU()]
-    return nn.Sequential(*made[:-1])  # no ReLU after the last
+    # No ReLU after the last layer; a pool has none.
+    return nn.Sequential(*(made[:-1] if isinstance(made[-1], nn.ReLU) else made))
 
 
 def load(path: Path, parameters: Sequence[nn.Parameter]) -> None:

@@ -203,11 +203,12 @@ export function drawWindow(context, self, colours, theta) {
 
 export const wholePercent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
-// A bar for each of the ten digits, or of so many numbers from 0 on.
+// A bar for each of the ten digits, or of so many numbers from 0 on, or of what these names are.
 export const odds = (kind, name, count = 10) => {
-  const rows = [...Array(count).keys()].map((digit) => {
+  const names = Array.isArray(count) ? count : [...Array(count).keys()].map(String);
+  const rows = names.map((one) => {
     const [bar, share] = [h("i"), h("span")];
-    const element = h("div", { class: "odds" }, h("b", {}, String(digit)), h("div", {}, bar), share);
+    const element = h("div", { class: "odds" }, h("b", {}, one), h("div", {}, bar), share);
     return { element, bar, share };
   });
   const element = h("div", { role: "img" }, ...rows.map((row) => row.element));
@@ -221,7 +222,7 @@ export const odds = (kind, name, count = 10) => {
     });
     setAttribute(element, "aria-label", values ? `${name}: ${values
       .map((value, k) => [value, k]).filter(([value]) => value >= 0.005)
-      .sort(([a], [b]) => b - a).map(([value, k]) => `${k} ${wholePercent(value)}`).join(", ")}.` : name);
+      .sort(([a], [b]) => b - a).map(([value, k]) => `${names[k]} ${wholePercent(value)}`).join(", ")}.` : name);
   };
   return { panel: h("figure", { class: kind }, h("figcaption", {}, h("b", {}, name)), element), update };
 };
