@@ -50,6 +50,8 @@ VIEWS = (
     ("localise, one network, phone", "localise", {"picture": "2"}, PHONE),
     ("pair, one of 52 000 weights, desktop", "pair", {}, DESKTOP),
     ("pair, one of 52 000 weights, phone", "pair", {}, PHONE),
+    ("regions, 7×7 bins, desktop", "regions", {"bins": 7, "sampling_ratio": 3}, DESKTOP),
+    ("regions, 7×7 bins, phone", "regions", {"bins": 7, "sampling_ratio": 3}, PHONE),
 )
 
 # Run by each checkout for itself: a page for each of the views, whole.
