@@ -52,6 +52,8 @@ VIEWS = (
     ("pair, one of 52 000 weights, phone", "pair", {}, PHONE),
     ("windows, one of 17 000 weights, desktop", "windows", {}, DESKTOP),
     ("windows, one of 17 000 weights, phone", "windows", {}, PHONE),
+    ("regions, 7×7 bins, desktop", "regions", {"bins": 7, "sampling_ratio": 3}, DESKTOP),
+    ("regions, 7×7 bins, phone", "regions", {"bins": 7, "sampling_ratio": 3}, PHONE),
 )
 
 # Run by each checkout for itself: a page for each of the views, whole.

@@ -12,11 +12,13 @@ import pytest
 import torch
 from scipy.interpolate import RBFInterpolator
 from torch.nn import functional as F
+from torchvision import ops
 
-from stn_tutorial import affine, grids, sampling
+from stn_tutorial import affine, grids, regions, sampling
 from stn_tutorial.explorables import (
     EXPLORABLES,
     CornersExplorer,
+    RegionsExplorer,
     SplineExplorer,
     describe,
 )
@@ -669,3 +671,132 @@ def test_words_on_corners_are_the_packages(js):
     for corners in [*np.round(quadrilaterals(), 2).tolist(), *flat]:
         got = js("m.describeCorners(a).join(' ')", corners)
         assert got == CornersExplorer("F", corners).describe(), json.dumps(corners)
+
+
+# --- Boxes over a feature map ---
+
+HALVES = 5
+
+
+def maps():
+    """Feature maps of many shapes, with values below 0 too."""
+    rng = np.random.default_rng(16)
+    return [torch.tensor(rng.normal(0, 9, size)) for size in ((16, 16), (5, 9), (1, 7), (1, 1))]
+
+
+def boxes_of(U, count=60):
+    """Boxes within a map of stride 8, over its edges, outside, small ones, and halves to round."""
+    rng = np.random.default_rng(17)
+    sides = 8 * np.array([U.shape[1], U.shape[0]])
+    low, side = rng.uniform(-0.6, 1.1, (count, 2)), rng.uniform(0.002, 1.2, (count, 2))
+    anywhere = np.concatenate([low, low + side], axis=1) * np.tile(sides, 2)
+    halves = [[4, 12, 20, 28], [-4, -12, 12, 4], [0, 0, 8, 8], [8, 0, 24, 40], [0.5, 3, 1, 3.25]]
+    assert len(halves) == HALVES
+    return torch.tensor(np.concatenate([anywhere, halves]))
+
+
+def given(U):
+    return {"width": U.shape[1], "height": U.shape[0], "data": U.ravel().tolist()}
+
+
+@pytest.mark.parametrize("bins", [2, 3, 4, 7])
+def test_roi_pool_is_torchvisions(js, bins):
+    for U in maps():
+        boxes = boxes_of(U)
+        got = js(
+            "a[1].map((box) => m.roiPool(a[0], box, a[2], 1 / 8).values)",
+            [given(U), boxes.tolist(), bins],
+        )
+        theirs = ops.roi_pool(U[None, None], [boxes], (bins, bins), 1 / 8)
+        ours = regions.roi_pool(U[None, None], [boxes], (bins, bins), 1 / 8)
+        assert got == theirs.flatten(1).tolist() == ours.flatten(1).tolist()
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("ratio", [-1, 1, 2, 3, 4])
+def test_roi_align_is_torchvisions(js, ratio, aligned):
+    for U in maps():
+        boxes = boxes_of(U)
+        for bins in (2, 4, 7):
+            got = js(
+                "a[1].map((box) => m.roiAlign(a[0], box, a[2], 1 / 8, a[3], a[4]).values)",
+                [given(U), boxes.tolist(), bins, ratio, aligned],
+            )
+            theirs = ops.roi_align(U[None, None], [boxes], (bins, bins), 1 / 8, ratio, aligned)
+            ours = regions.roi_align(
+                U[None, None], [boxes], (bins, bins), 1 / 8, sampling_ratio=ratio, aligned=aligned
+            )
+            np.testing.assert_allclose(got, ours.flatten(1), rtol=0, atol=1e-12)
+            # A sample may stand on the last place that is read: there roundings decide theirs.
+            random = slice(0, -HALVES)
+            np.testing.assert_allclose(got[random], theirs.flatten(1)[random], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("size", [(128, 128), (50, 37), (8, 20), (3, 1)])
+def test_block_means_are_torchs(js, size, stride):
+    U = torch.tensor(np.random.default_rng(18).uniform(0, 255, size))
+    got = js(
+        "(({width, height, data}) => [width, height, [...data]])(m.blockMeans(...a))",
+        [given(U), stride],
+    )
+    means = F.avg_pool2d(U[None], stride, ceil_mode=True, count_include_pad=False)[0]
+    assert got[:2] == [means.shape[1], means.shape[0]]
+    np.testing.assert_allclose(got[2], means.ravel(), rtol=1e-13)
+
+
+def numbers_of(values):
+    """What the page calls NaN arrives as it is, or as nothing."""
+    return np.array([np.nan if value is None else value for value in values], dtype=float)
+
+
+@pytest.mark.parametrize("bins", [2, 5, 7])
+def test_exact_means_are_those_of_a_picture_cut_finely(js, bins):
+    """Each pixel cut into 10×10; the bins' edges are made to fall on the cuts."""
+    rng = np.random.default_rng(19)
+    U = rng.uniform(0, 255, (12, 17))
+    fine = np.kron(U, np.ones((10, 10)))
+    for _ in range(30):
+        step, low = rng.integers(1, 50, 2), rng.integers(-60, 150, 2)
+        box = np.concatenate([low, low + step * bins]) / 10
+        got = js("m.exactMeans(...a)", [given(torch.tensor(U)), box.tolist(), bins])
+        expected = []
+        for row in range(bins):
+            for column in range(bins):
+                (x0, y0), (x1, y1) = (
+                    np.maximum(low + step * (np.array([column, row]) + k), 0) for k in (0, 1)
+                )
+                part = fine[y0:y1, x0:x1]
+                expected.append(part.mean() if part.size else np.nan)
+        # On a cut, a rounding error may leave a sliver of the picture within the bin.
+        found = numbers_of(got)
+        np.testing.assert_allclose(found, np.where(np.isnan(expected), found, expected), rtol=1e-9)
+        assert np.isnan(expected).sum() >= np.isnan(found).sum()
+
+
+@pytest.mark.parametrize("pool", ["max", "mean"])
+def test_explorable_reads_what_its_page_reads(js, pool):
+    rng = np.random.default_rng(20)
+    for size in ((128, 128), (60, 91)):
+        image = rng.integers(0, 256, size, dtype=np.uint8)
+        for box in boxes_of(torch.zeros(8, 8), 20).tolist():
+            one = RegionsExplorer(image, box, 3, aligned=False, pool=pool)
+            found = one.result
+            got = js(
+                """(() => {
+                  const map = m.blockMeans(a[0], 8);
+                  const pool = m.roiPool(map, a[1], 3, 1 / 8, a[2]);
+                  const align = m.roiAlign(map, a[1], 3, 1 / 8, 2, false);
+                  const middles = m.alignedMiddles(align.xs);
+                  return [m.exactMeans(a[0], a[1], 3), pool.values, align.values, pool.xs, pool.ys,
+                          m.lookedBeside(middles, a[1][0], a[1][2], 8)];
+                })()""",
+                [given(torch.from_numpy(image)), box, pool == "mean"],
+            )
+            np.testing.assert_allclose(numbers_of(got[0]), found.true.ravel(), rtol=1e-9)
+            np.testing.assert_allclose(got[1], found.pool.ravel(), rtol=0, atol=1e-9)
+            np.testing.assert_allclose(got[2], found.align.ravel(), rtol=0, atol=1e-9)
+            xs, ys = one._spans(found.features[None])
+            assert (got[3], got[4]) == ([list(x) for x in xs], [list(y) for y in ys])
+            if box[2] - box[0] >= 8:  # a side is one pixel of the map at least
+                np.testing.assert_allclose(got[5], 4, rtol=0, atol=1e-9)

@@ -19,6 +19,7 @@ from stn_tutorial.explorables import (
     DescentExplorer,
     MappingExplorer,
     PoolingExplorer,
+    RegionsExplorer,
     SplineExplorer,
     ThetaExplorer,
     describe,
@@ -294,6 +295,16 @@ def test_every_explorable_has_a_module():
          "[1, 0], [-1, 1], [0, 1], [1, 1]], transform='mesh')",
          "1 of 9 points is moved, by up to 1.2: each triangle between them has an affine map of "
          "its own. 25 % of the output is folded over: the determinant changes sign there"),
+        (lambda: RegionsExplorer(),
+         "RegionsExplorer(picture='temple', box=(21, 30, 96, 101), bins=4, stride=8, aligned=True, "
+         "sampling_ratio=2, pool='max')",
+         "own mean over each bin RoIPool is off by 44.7 of 255 on average, RoIAlign by 3.8."),
+        (lambda: RegionsExplorer("F", torch.tensor([[8.5, 0, 64, 72]]), 7, stride=16,
+                                 aligned=False, sampling_ratio=-1, pool="mean"),
+         "RegionsExplorer(picture='F', box=(8.5, 0, 64, 72), bins=7, stride=16, aligned=False, "
+         "sampling_ratio=-1, pool='mean')",
+         "A letter F as a map of 8×8 features of stride 16, and over it the box (8.5, 0, 64, 72), "
+         "cut into 7×7 bins"),
     ],
 )  # fmt: skip
 def test_text_and_html_of_each(made, text, alt):
@@ -325,6 +336,10 @@ def test_text_and_html_of_each(made, text, alt):
         (CornersExplorer, "corners", [KEYSTONE, np.zeros((4, 2)), torch.ones(1, 4, 2)]),
         (SplineExplorer, "theta", [pulled(), grids.control_points(3)[None], np.zeros((49, 2))]),
         (SplineExplorer, "transform", ["mesh"]),
+        (RegionsExplorer, "box", [(-3, 4.5, 20, 30), np.arange(4), torch.tensor([[1.0, 2, 3, 4]])]),
+        (RegionsExplorer, "bin", [(6, 0), np.array([2, 3])]),
+        (RegionsExplorer, "aligned", [False]),
+        (RegionsExplorer, "shown", ["pool", "align"]),
     ],
 )
 def test_traits_are_set_and_observed(kind, name, values):
@@ -370,6 +385,15 @@ def test_traits_are_set_and_observed(kind, name, values):
         (SplineExplorer, {"theta": np.full((4, 2), 11)}, "between −10 and 10"),
         (SplineExplorer, {"theta": [[0, 0], [1]] * 2}, "[[0, 0], [1], [0, 0], [1]]"),
         (SplineExplorer, {"transform": "affine"}, "transform"),
+        (RegionsExplorer, {"box": (5, 0, 5, 9)}, "left < right and top < bottom"),
+        (RegionsExplorer, {"box": (0, 0, float("nan"), 9)}, "from −400 to 400"),
+        (RegionsExplorer, {"box": (0, 0, 500, 9)}, "from −400 to 400"),
+        (RegionsExplorer, {"box": np.zeros((2, 4))}, "(left, top, right, bottom)"),
+        (RegionsExplorer, {"box": "all"}, "but 'all' was given"),
+        (RegionsExplorer, {"bins": 8}, "bins"),
+        (RegionsExplorer, {"stride": 4}, "stride"),
+        (RegionsExplorer, {"sampling_ratio": 0}, "sampling_ratio"),
+        (RegionsExplorer, {"pool": "median"}, "pool"),
     ],
 )  # fmt: skip
 def test_what_they_do_not_take_is_refused(kind, values, message):

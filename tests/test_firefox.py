@@ -173,6 +173,7 @@ DEEDS = {
     "localise": ("Angle α of the window, in degrees", "100", "Step", "Turn of the window"),
     "pair": ("Size", "0.8", "Digit 2", "Turn and size of digit 1"),
     "windows": ("x of window 1", "-0.25", "Head and wing", "Window 2"),
+    "regions": ("left edge of the box, in pixels", "12", "mean", "Lower right corner"),
     "question": ("θ, row 1, column 1", "0.5", "Show the answer", None),
 }
 

@@ -13,7 +13,7 @@ from stn_tutorial.explorables import EXPLORABLES, ThetaExplorer
 from stn_tutorial.explorables.bundle import bundle
 from stn_tutorial.explorables.pictures import data_uri
 
-KINDS = ("theta", "mapping", "descent", "corners", "spline")
+KINDS = ("theta", "mapping", "descent", "corners", "spline", "regions")
 
 
 @pytest.fixture(scope="module")

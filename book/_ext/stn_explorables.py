@@ -61,6 +61,8 @@ class Explorable(SphinxDirective):
         "blur": int,
         "rate": float,
         "turn": directives.flag,
+        "box": lambda text: [float(entry) for entry in text.split()],
+        "bins": int,
         "pose": lambda text: [float(entry) for entry in text.split()],
     }
 

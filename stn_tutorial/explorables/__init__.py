@@ -20,6 +20,7 @@ from stn_tutorial.explorables.network import NetworkExplorer
 from stn_tutorial.explorables.pair import PairExplorer
 from stn_tutorial.explorables.pooling import PoolingExplorer
 from stn_tutorial.explorables.question import Question
+from stn_tutorial.explorables.regions import RegionsExplorer
 from stn_tutorial.explorables.spline import SplineExplorer
 from stn_tutorial.explorables.theta import ThetaExplorer
 from stn_tutorial.explorables.windows import WindowsExplorer
@@ -36,6 +37,7 @@ __all__ = [
     "PairExplorer",
     "PoolingExplorer",
     "Question",
+    "RegionsExplorer",
     "SplineExplorer",
     "ThetaExplorer",
     "WindowsExplorer",
@@ -56,6 +58,7 @@ EXPLORABLES: dict[str, type[Explorable]] = {
         LocaliseExplorer,
         PairExplorer,
         WindowsExplorer,
+        RegionsExplorer,
         Question,
     )
 }
