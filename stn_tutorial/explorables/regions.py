@@ -14,6 +14,7 @@ from stn_tutorial.explorables.base import Pictured, as_array
 from stn_tutorial.explorables.bundle import bundle
 from stn_tutorial.explorables.pictures import Picture
 from stn_tutorial.regions import roi_align, roi_pool
+from stn_tutorial.regions.reading import pooled_spans, rounded
 from stn_tutorial.viz import ERROR, GRID, INPUT, OUTPUT, THETA
 
 REACH = 400
@@ -189,16 +190,11 @@ class RegionsExplorer(Pictured):
 
     def _spans(self, features: Tensor) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """RoIPool's bins along x and along y: the first pixel of the map and the one after."""
+        edges = rounded(torch.tensor(self.box, dtype=torch.float64) / self.stride)[:, None]
         found = []
         for axis, side in ((0, features.shape[-1]), (1, features.shape[-2])):
-            ends = (self.box[axis] / self.stride, self.box[axis + 2] / self.stride)
-            first, last = (int(math.copysign(math.floor(abs(end) + 0.5), end)) for end in ends)
-            step = max(last - first + 1, 1) / self.bins
-            cuts = [
-                (math.floor(k * step) + first, math.ceil((k + 1) * step) + first)
-                for k in range(self.bins)
-            ]
-            found.append([(min(max(a, 0), side), min(max(b, 0), side)) for a, b in cuts])
+            start, end = pooled_spans(edges[axis], edges[axis + 2], self.bins, side)
+            found.append(list(zip(start[0].int().tolist(), end[0].int().tolist(), strict=True)))
         return found[0], found[1]
 
     def __repr__(self) -> str:

@@ -294,7 +294,7 @@ def roi_pool(U: Tensor, boxes: Boxes, size: Size, scale: float = 1.0) -> Tensor:
     edges = edges.detach() * scale
     usable = edges.isfinite().all(dim=1)
     edges = torch.where(usable[:, None], edges, 0.0)
-    edges = edges.sign() * (edges.abs() + 0.5).floor()
+    edges = rounded(edges)
     parts, places = [], []
     for (picture,), place in _groups(of[:, None]):
         if not 0 <= picture < N:
@@ -317,12 +317,32 @@ def roi_pool(U: Tensor, boxes: Boxes, size: Size, scale: float = 1.0) -> Tensor:
     return _put_back(parts, places, U.new_zeros(0, C, rows, columns))
 
 
-def _bins(first: Tensor, last: Tensor, bins: int, side: int) -> tuple[Tensor, Tensor]:
-    """Return the pixels of each bin along one axis, int64 (K, bins, most), and which are real."""
+def rounded(edges: Tensor) -> Tensor:
+    """Round as RoIPool does: halves away from zero."""
+    return edges.sign() * (edges.abs() + 0.5).floor()
+
+
+def pooled_spans(first: Tensor, last: Tensor, bins: int, side: int) -> tuple[Tensor, Tensor]:
+    """Return RoIPool's bins along one axis of `side` pixels.
+
+    Args:
+        first: each box's first pixel, (K,), rounded.
+        last: its last one, inside the box.
+        bins: how many.
+        side: of the feature map.
+
+    Returns:
+        The first pixel of each bin and the one after its last, (K, bins) each.
+    """
     length = (last - first + 1).clamp(min=1)[:, None] / bins
     number = torch.arange(bins, dtype=first.dtype, device=first.device)
     start = ((number * length).floor() + first[:, None]).clamp(0, side)
-    end = (((number + 1) * length).ceil() + first[:, None]).clamp(0, side)
+    return start, (((number + 1) * length).ceil() + first[:, None]).clamp(0, side)
+
+
+def _bins(first: Tensor, last: Tensor, bins: int, side: int) -> tuple[Tensor, Tensor]:
+    """Return the pixels of each bin along one axis, int64 (K, bins, most), and which are real."""
+    start, end = pooled_spans(first, last, bins, side)
     most = max(1, int((end - start).max()))
     pixels = start.long()[..., None] + torch.arange(most, device=first.device)
     return pixels.clamp(max=side - 1), pixels < end.long()[..., None]
