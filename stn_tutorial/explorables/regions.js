@@ -3,7 +3,7 @@
 import { alignedMiddles, blockMeans, exactMeans, lookedBeside, pooledMiddles } from "./boxes.js";
 import { roiAlign, roiPool } from "./boxes.js";
 import { field } from "./fields.js";
-import { explorable, follow, frame, frames, h, handle, label, loadPictures, number } from "./ui.js";
+import { dot, explorable, follow, frame, frames, h, handle, label, loadPictures, number } from "./ui.js";
 import { options, palette, pictureChoice, plane, save, setAttribute, setText, stroke } from "./ui.js";
 import { ownPicture } from "./own.js";
 
@@ -190,20 +190,31 @@ explorable("regions", ({ model, root, pictures, announce, onTheme }) => {
     const { xs, ys } = found.align;
     const mine = (k, each, one) => Math.floor(k / each) === one;
     for (const own of [false, true]) {
-      const radius = own ? 3.6 : 2.2;
-      context.beginPath();
+      const [radius, rim] = own ? [3.6, 1.5] : [2.2, 0.9];
+      const spot = spotOf(radius, rim, colours.grid);
+      const half = radius + rim;
       ys.places.forEach((y, i) => xs.places.forEach((x, j) => {
         if ((mine(i, ys.each, row) && mine(j, xs.each, column)) !== own) return;
         const [px, py] = self.place((x + 0.5) * state.stride, (y + 0.5) * state.stride);
-        context.moveTo(px + radius, py);
-        context.arc(px, py, radius, 0, 2 * Math.PI);
+        context.drawImage(spot, px - half, py - half, 2 * half, 2 * half);
       }));
-      context.lineWidth = own ? 3 : 1.75;
-      context.strokeStyle = "#fff";
-      context.stroke();
-      context.fillStyle = colours.grid;
-      context.fill();
     }
+  }
+
+  // A dot with a white rim, drawn once: there may be hundreds.
+  const spots = {};
+  function spotOf(radius, rim, colour) {
+    const ratio = devicePixelRatio || 1;
+    const key = [radius, colour, ratio].join();
+    if (!spots[key]) {
+      const side = Math.ceil(2 * (radius + rim) * ratio);
+      spots[key] = h("canvas", { width: side, height: side });
+      const context = spots[key].getContext("2d");
+      context.scale(side / 2 / (radius + rim), side / 2 / (radius + rim));
+      dot(context, radius + rim, radius + rim, radius + rim, "#fff");
+      dot(context, radius + rim, radius + rim, radius, colour);
+    }
+    return spots[key];
   }
 
   function arrow(context, colour, [x0, y0], [x1, y1]) {
