@@ -6,19 +6,17 @@ to the end it is asked for θ of held-out digits: of six, which are kept with th
 a thousand, of which the angles and areas are summed up.
 """
 
-import argparse
 import base64
 import io
 import json
-from pathlib import Path
 
 import torch
 from PIL import Image
 
 from benchmarks.sampling import ROOT
-from benchmarks.trials import PLAN, begin, said_of
+from benchmarks.trials import PLAN, asked, begin, said_of
 from stn_tutorial.data import hold_out, load_digits
-from stn_tutorial.training import Execution, choose_device, error_rate, train
+from stn_tutorial.training import choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "film.json"
 MODEL, DISTORTION, SEED = "st-cnn-affine", "R", 0
@@ -61,12 +59,8 @@ def looked_at(model, step, U, true, judge):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=PLAN.cpu_steps)
-    parser.add_argument("--precision", default="float32", help="see training.Execution")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    device, execution = choose_device(), Execution(arguments.precision, channels_last=True)
+    steps, output, execution = asked(__doc__, RESULT)
+    device = choose_device()
     digits, held_out = hold_out(load_digits("train"))
     model, batches, judge = begin(MODEL, DISTORTION, SEED, digits, held_out, device)
     U = torch.cat([pictures for pictures, _ in judge])[:WATCHED]
@@ -74,24 +68,24 @@ def main():
     film = [looked_at(model, 0, U, true, judge)]
 
     def watch(record):
-        if record["step"] in MOMENTS or record["step"] == arguments.steps:
+        if record["step"] in MOMENTS or record["step"] == steps:
             film.append(looked_at(model, record["step"], U, true, judge))
             print(film[-1]["step"], film[-1]["held_out_error"], film[-1]["slope"], flush=True)
 
-    recipe = PLAN.recipe.scaled(arguments.steps)
+    recipe = PLAN.recipe.scaled(steps)
     records = train(model, batches, recipe, every=25, execution=execution, on_record=watch)
     result = {
         "command": "python -m benchmarks.film",
         "model": MODEL,
         "distortion": DISTORTION,
         "seed": SEED,
-        "steps": arguments.steps,
+        "steps": steps,
         "watched": len(U),
         "pictures": strip(U[:SHOWN].cpu()),
         "film": film,
         **said_of(records, execution, device),
     }
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

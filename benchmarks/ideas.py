@@ -8,20 +8,16 @@ thousandth of each step's); with the mean of its scores over five turns of the p
 10°; and with both. Test digits are not touched. A run in the file is not run again.
 """
 
-import argparse
-import json
 from itertools import product
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.sampling import ROOT
-from benchmarks.trials import PLAN, begin, said_of
+from benchmarks.trials import PLAN, asked, begin, fill, said_of
 from stn_tutorial.affine import rotation
-from stn_tutorial.data import hold_out, load_digits
-from stn_tutorial.training import Execution, choose_device, error_rate, train
+from stn_tutorial.training import choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "ideas.json"
 MODELS, TRAININGS, SEEDS = ("cnn", "st-cnn-affine"), ("as it is", "extra distortion"), (0, 1)
@@ -95,32 +91,17 @@ def trial(model_name, training, seed, digits, held_out, steps, execution, device
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=PLAN.cpu_steps)
-    parser.add_argument("--precision", default="float32", help="see training.Execution")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    execution = Execution(arguments.precision, channels_last=True)
-    digits, held_out = hold_out(load_digits("train"))
-    rows = []
-    if arguments.output.exists():
-        rows = json.loads(arguments.output.read_text(encoding="utf-8"))["rows"]
-    for seed, training, name in product(SEEDS, TRAININGS, MODELS):
-        if (name, training, seed) in [tuple(row[key] for key in KEY) for row in rows]:
-            continue
-        print(f"{name}, {training}, seed {seed}:", flush=True)
-        row = trial(
-            name, training, seed, digits, held_out, arguments.steps, execution, choose_device()
-        )
-        print(row["held_out_errors"], flush=True)
-        rows.append(row)
-        result = {
-            "command": "python -m benchmarks.ideas",
-            "distortion": DISTORTION,
-            "turns": TURNS,
-            "rows": rows,
-        }
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    steps, output, execution = asked(__doc__, RESULT)
+    device = choose_device()
+
+    def one(name, training, seed, digits, held_out):
+        return trial(name, training, seed, digits, held_out, steps, execution, device)
+
+    about = {
+        "command": "python -m benchmarks.ideas", "distortion": DISTORTION, "turns": TURNS,
+    }  # fmt: skip
+    wanted = [(name, training, seed) for seed, training, name in product(SEEDS, TRAININGS, MODELS)]
+    fill(output, about, KEY, wanted, one)
 
 
 if __name__ == "__main__":

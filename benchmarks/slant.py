@@ -7,16 +7,13 @@ and the same width. Each model learns by the modern recipe, as in the table, for
 judged on the digits held out. Nothing is chosen by it. A run in the file is not run again.
 """
 
-import argparse
 import copy
-import json
-from pathlib import Path
 
 from benchmarks.sampling import ROOT
-from benchmarks.trials import PLAN, begin, said_of
-from stn_tutorial.data import DISTORTIONS, hold_out, load_digits
+from benchmarks.trials import PLAN, asked, begin, fill, said_of
+from stn_tutorial.data import DISTORTIONS
 from stn_tutorial.experiments import PAPER
-from stn_tutorial.training import Execution, choose_device, error_rate, train
+from stn_tutorial.training import choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "slant.json"
 WIDTHS: dict[str, tuple[float, ...]] = {
@@ -54,29 +51,18 @@ def trial(model_name, width, digits, held_out, steps, execution, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=PLAN.cpu_steps)
-    parser.add_argument("--precision", default="float32", help="see training.Execution")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    execution = Execution(arguments.precision, channels_last=True)
-    digits, held_out = hold_out(load_digits("train"))
-    rows = []
-    if arguments.output.exists():
-        rows = json.loads(arguments.output.read_text(encoding="utf-8"))["rows"]
-    done = {(row["model"], row["width"]) for row in rows}
-    for name, width in ((name, width) for name, widths in WIDTHS.items() for width in widths):
-        if (name, width) in done:
-            continue
-        row = trial(name, width, digits, held_out, arguments.steps, execution, choose_device())
-        print(name, width, row["held_out_error"], flush=True)
-        rows.append(row)
-        result = {
-            "command": "python -m benchmarks.slant",
-            "distortion": "P, its corners' standard deviation in pixels as `width`",
-            "rows": rows,
-        }
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    steps, output, execution = asked(__doc__, RESULT)
+    device = choose_device()
+
+    def one(name, width, digits, held_out):
+        return trial(name, width, digits, held_out, steps, execution, device)
+
+    about = {
+        "command": "python -m benchmarks.slant",
+        "distortion": "P, its corners' standard deviation in pixels as `width`",
+    }
+    wanted = [(name, width) for name, widths in WIDTHS.items() for width in widths]
+    fill(output, about, ("model", "width"), wanted, one)
 
 
 if __name__ == "__main__":

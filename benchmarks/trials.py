@@ -1,13 +1,17 @@
 """What trials of the modern recipe share: how one begins, and what its row says of the run."""
 
+import argparse
+import json
 import platform
+from pathlib import Path
 
 import torch
 
 from benchmarks.sampling import commit, device_name
-from stn_tutorial.data import Batches, FixedSet
+from stn_tutorial.data import Batches, FixedSet, hold_out, load_digits
 from stn_tutorial.experiments import RECIPES
 from stn_tutorial.models import build
+from stn_tutorial.training import Execution
 
 PLAN = RECIPES["modern"]
 
@@ -34,3 +38,37 @@ def said_of(records, execution, device):
         "python": platform.python_version(),
         "commit": commit(),
     }
+
+
+def asked(doc, result):
+    """Return what the command line asks for: steps, where to write, and how to carry it out."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=PLAN.cpu_steps)
+    parser.add_argument("--precision", default="float32", help="see training.Execution")
+    parser.add_argument("--output", type=Path, default=result)
+    arguments = parser.parse_args()
+    return arguments.steps, arguments.output, Execution(arguments.precision, channels_last=True)
+
+
+def fill(output, about, key, wanted, trial):
+    """Run each trial that a result file lacks, and write the file after each.
+
+    Args:
+        output: the file, JSON with `rows`.
+        about: what the file says beside them.
+        key: the names of what tells one row from another.
+        wanted: those values, of each row.
+        trial: from them and the digits, those to learn and those held out, to a row.
+    """
+    digits, held_out = hold_out(load_digits("train"))
+    rows = []
+    if output.exists():
+        rows = json.loads(output.read_text(encoding="utf-8"))["rows"]
+    done = [tuple(row[name] for name in key) for row in rows]
+    for one in wanted:
+        if one in done:
+            continue
+        rows.append(trial(*one, digits, held_out))
+        print(*one, {name: rows[-1][name] for name in rows[-1] if "error" in name}, flush=True)
+        text = json.dumps(about | {"rows": rows}, indent=1) + "\n"
+        output.write_text(text, encoding="utf-8")

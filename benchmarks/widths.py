@@ -7,15 +7,11 @@ by the modern recipe, from the table's digits and seed, and is judged as a cell 
 run in the file is not run again.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 from benchmarks.sampling import ROOT
-from benchmarks.trials import PLAN, begin, said_of
-from stn_tutorial.data import FixedSet, hold_out, load_digits
+from benchmarks.trials import PLAN, asked, begin, fill, said_of
+from stn_tutorial.data import FixedSet, load_digits
 from stn_tutorial.models import count_parameters
-from stn_tutorial.training import Execution, choose_device, error_rate, train
+from stn_tutorial.training import choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "widths.json"
 WIDTHS = (("fcn", 128), ("fcn", 256), ("cnn", 32), ("cnn", 64))
@@ -42,33 +38,16 @@ def trial(model_name, units, digits, held_out, test, steps, execution, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=PLAN.cpu_steps)
-    parser.add_argument("--precision", default="float32", help="see training.Execution")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-    execution = Execution(arguments.precision, channels_last=True)
-    digits, held_out = hold_out(load_digits("train"))
-    test = load_digits("test")
-    rows = []
-    if arguments.output.exists():
-        rows = json.loads(arguments.output.read_text(encoding="utf-8"))["rows"]
-    done = {(row["model"], row["width"]) for row in rows}
-    for name, units in WIDTHS:
-        if (name, units) in done:
-            continue
-        row = trial(
-            name, units, digits, held_out, test, arguments.steps, execution, choose_device()
-        )
-        print(name, units, row["error"], flush=True)
-        rows.append(row)
-        result = {
-            "command": "python -m benchmarks.widths",
-            "distortion": DISTORTION,
-            "recipe": "modern",
-            "rows": rows,
-        }
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    steps, output, execution = asked(__doc__, RESULT)
+    test, device = load_digits("test"), choose_device()
+
+    def one(name, units, digits, held_out):
+        return trial(name, units, digits, held_out, test, steps, execution, device)
+
+    about = {
+        "command": "python -m benchmarks.widths", "distortion": DISTORTION, "recipe": "modern",
+    }  # fmt: skip
+    fill(output, about, ("model", "width"), WIDTHS, one)
 
 
 if __name__ == "__main__":
