@@ -3,6 +3,7 @@
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from playwright.sync_api import expect, sync_playwright
+from traitlets import TraitError
 
 from stn_tutorial.explorables import EXPLORABLES
 from stn_tutorial.explorables.question import questions
@@ -119,6 +121,33 @@ def shown(chromium, tmp_path):
     for context in contexts:
         context.close()
     assert noise == []
+
+
+@pytest.fixture
+def refuses():
+    """Checks that an explorable takes a value neither when it is made nor later, and says why."""
+
+    def check(explorer, name, value, message):
+        with pytest.raises(TraitError, match=re.escape(message)):
+            explorer(**{name: value})
+        one = explorer()
+        before = repr(one)
+        with pytest.raises(TraitError, match=re.escape(message)):
+            setattr(one, name, value)
+        assert repr(one) == before
+
+    return check
+
+
+@pytest.fixture
+def last_slider():
+    """Says how far below an explorable's upper edge its last slider is, in pixels."""
+
+    def find(one):
+        slider = one.locator("input[type=range]").last
+        return slider.bounding_box()["y"] - one.bounding_box()["y"]
+
+    return find
 
 
 @pytest.fixture(scope="module")

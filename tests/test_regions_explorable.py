@@ -10,7 +10,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from torch.nn import functional as F
 
@@ -296,37 +295,13 @@ def test_a_finger_drags_the_box_and_the_page_stays(shown):
     assert one.page.evaluate("scrollY") == scrolled
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [320, 390, 1000])
-def test_fits_and_follows_the_theme(shown, theme, width):
-    one = shown(RegionsExplorer(), color_scheme=theme, viewport={"width": width, "height": 844})
-    expect(one.locator(".root")).to_have_attribute("data-theme", theme)
-    assert one.locator(".root").evaluate("one => one.scrollWidth <= one.clientWidth")
-    assert one.page.evaluate(
-        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    )
-    found = Axe().run(
-        one.page, context={"include": [".stn-explorable"]}, options={"preload": False}
-    )
-    assert [
-        (fault["id"], node["html"], node.get("any"))
-        for fault in found.response["violations"]
-        if fault["impact"] in ("serious", "critical")
-        for node in fault["nodes"]
-    ] == []
-
-
-def test_sliders_stay_where_they_are(shown):
+def test_sliders_stay_where_they_are(shown, last_slider):
     """However long the sentences are."""
     one = shown(RegionsExplorer(), **PHONE)
 
-    def low():
-        slider = one.locator("input[type=range]").last
-        return slider.bounding_box()["y"] - one.bounding_box()["y"]
-
-    before = low()
+    before = last_slider(one)
     entry(one, "right").fill("-10")
     entry(one, "left").fill("-14")
     one.get_by_role("group", name="aligned").get_by_role("button", name="False").click()
     expect(one.locator(".facts").first).to_contain_text(re.compile("RoIAlign .* down"))
-    assert low() == pytest.approx(before, abs=0.5)
+    assert last_slider(one) == pytest.approx(before, abs=0.5)
