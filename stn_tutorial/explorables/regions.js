@@ -189,6 +189,7 @@ explorable("regions", ({ model, root, pictures, announce, onTheme }) => {
   function paintSamples(context, self, row, column) {
     const { xs, ys } = found.align;
     const mine = (k, each, one) => Math.floor(k / each) === one;
+    context.imageSmoothingEnabled = true; // the dots stand between the screen's pixels
     for (const own of [false, true]) {
       const [radius, rim] = own ? [3.6, 1.5] : [2.2, 0.9];
       const spot = spotOf(radius, rim, colours.grid);
