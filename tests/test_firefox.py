@@ -284,10 +284,14 @@ def test_theme_goes_along_from_page_to_page(firefox, book):
     }"""
     follow = """(name) => [...document.querySelectorAll('a')]
       .find((one) => one.pathname.endsWith(name)).click()"""
+    # A page that is left while its formulas' fonts come says that they did not.
+    settled = """() => Promise.resolve(window.MathJax?.startup?.promise)
+      .then(() => document.fonts.ready).then(() => document.fonts.status)"""
     before = tab.evaluate(told)
     for theme, page in zip(
         ("dark", "light"), ("questions.html", "01_the_invariance_problem.html"), strict=True
     ):
+        assert tab.evaluate(settled) == "loaded"
         tab.evaluate(chosen, theme)
         tab.evaluate(follow, page)
         tab.wait_for(
