@@ -150,6 +150,17 @@ def last_slider():
     return find
 
 
+@pytest.fixture
+def bar_lengths():
+    """Says how long each bar of a chart of shares is, in per cent of what it could be."""
+
+    def measure(bars):
+        share = "one.getBoundingClientRect().width / one.parentNode.getBoundingClientRect().width"
+        return bars.locator("i").evaluate_all(f"all => all.map((one) => 100 * {share})")
+
+    return measure
+
+
 @pytest.fixture(scope="module")
 def firefox():
     """A Firefox, for the tests that need one; without any they are skipped, and say so."""

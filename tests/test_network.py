@@ -330,7 +330,7 @@ def number(one, name):
     return one.get_by_role("spinbutton", name=re.compile(f"^{name}.*as a number$"))
 
 
-def test_page_says_what_pytorch_says(shown):
+def test_page_says_what_pytorch_says(shown, bar_lengths):
     explorer = NetworkExplorer()
     one = shown(explorer)
     expect(one.locator(".words")).to_have_text(said(explorer))
@@ -338,8 +338,7 @@ def test_page_says_what_pytorch_says(shown):
     assert one.locator(".six span").all_inner_texts() == theta
     bars = one.get_by_role("img", name=re.compile("^With the transformer: "))
     probabilities = explorer.result["look"][0]
-    widths = bars.locator("i").evaluate_all("all => all.map((one) => parseFloat(one.style.width))")
-    np.testing.assert_allclose(widths, 100 * probabilities, atol=0.01)
+    np.testing.assert_allclose(bar_lengths(bars), 100 * probabilities, atol=0.01)
     figures = RESULT["networks"]
     for name in ("look", "plain"):
         assert f"{100 - figures[name]['test_error']:.1f}" in one.locator(".measured").inner_text()

@@ -393,13 +393,12 @@ def pressed(one, name):
     return one.get_by_role("button", name=name, pressed=True)
 
 
-def test_page_says_what_pytorch_says(shown):
+def test_page_says_what_pytorch_says(shown, bar_lengths):
     explorer = PairExplorer()
     one = shown(explorer)
     expect(one.locator(".words")).to_have_text(said(explorer))
     bars = one.get_by_role("img", name=re.compile("^The sum: "))
-    widths = bars.locator("i").evaluate_all("all => all.map((one) => parseFloat(one.style.width))")
-    np.testing.assert_allclose(widths, 100 * explorer.result["sum"][0], atol=0.01)
+    np.testing.assert_allclose(bar_lengths(bars), 100 * explorer.result["sum"][0], atol=0.01)
     for k, c in itertools.product(range(2), repeat=2):
         digit = explorer.result["views"][0, k, c].argmax().item()
         name = re.compile(f"^What window {k + 1} reads of channel {c + 1}: {digit} ")

@@ -329,13 +329,12 @@ def entries(one):
     ]
 
 
-def test_page_says_what_pytorch_says(shown):
+def test_page_says_what_pytorch_says(shown, bar_lengths):
     explorer = WindowsExplorer("2", ((0.1, 0.2), (-0.2, 0.4)))
     one = shown(explorer)
     expect(one.locator(".words")).to_have_text(said(explorer))
     bars = one.get_by_role("img", name=re.compile("^The network says: "))
-    widths = bars.locator("i").evaluate_all("all => all.map((one) => parseFloat(one.style.width))")
-    np.testing.assert_allclose(widths, 100 * explorer.result["kinds"][0], atol=0.01)
+    np.testing.assert_allclose(bar_lengths(bars), 100 * explorer.result["kinds"][0], atol=0.01)
     shares = explorer.result["shares"][0]
     bill = (shares[:, 2] + shares[:, 3] - shares[:, 0] - shares[:, 1]) / 2
     for k, value in enumerate(bill.tolist()):

@@ -103,10 +103,9 @@ explorable("bilinear", ({ model, root, announce, onTheme }) => {
     }));
     // Where the strips' curves run.
     const [x, y] = self.place(...point);
-    context.setLineDash([3, 4]);
-    stroke(context, colours, colours.output, 1.5, [[0, y], [self.size, y]]);
-    stroke(context, colours, colours.output, 1.5, [[x, 0], [x, self.size]]);
-    context.setLineDash([]);
+    for (const line of [[[0, y], [self.size, y]], [[x, 0], [x, self.size]]]) {
+      stroke(context, colours, colours.output, 1.5, line, false, [3, 4]);
+    }
     dot(context, x, y, 7, "#fff", colours.input);
   }
 

@@ -216,7 +216,7 @@ export const odds = (kind, name, count = 10) => {
     const best = values && values.indexOf(Math.max(...values));
     rows.forEach((row, k) => {
       const value = values ? values[k] : 0;
-      row.bar.style.width = `${100 * value}%`;
+      row.bar.style.transform = `scaleX(${value})`;
       setText(row.share, value >= 0.005 ? wholePercent(value) : "");
       row.element.classList.toggle("best", k === best);
     });

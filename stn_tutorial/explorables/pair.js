@@ -70,10 +70,8 @@ explorable("pair", ({ model, root, pictures, announce, onTheme }) => {
 
   function outline(context, self, theta) {
     const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
-    context.setLineDash([4, 5]);
     stroke(context, colours, colours.grid, 1.25,
-      corners.map((point) => self.place(...transformPoint(theta, point))), true);
-    context.setLineDash([]);
+      corners.map((point) => self.place(...transformPoint(theta, point))), true, [4, 5]);
   }
 
   const outputs = BOTH.map((k) => BOTH.map((c) =>

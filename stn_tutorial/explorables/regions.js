@@ -126,21 +126,18 @@ explorable("regions", ({ model, root, pictures, announce, onTheme }) => {
     const whole = rectangle(0, 0, grey.width, grey.height);
     const below = state.under === "picture";
     context.imageSmoothingEnabled = false;
-    context.drawImage(below ? grey.canvas : map.canvas,
-      ...(below ? whole : rectangle(0, 0, map.width * stride, map.height * stride)));
+    const [left, top, wide, high] = rectangle(0, 0, map.width * stride, map.height * stride);
+    if (below) context.drawImage(grey.canvas, ...whole);
+    else context.drawImage(map.canvas, left, top, wide, high);
     if (stride * self.scale > 5) {
-      context.strokeStyle = "rgba(128, 128, 128, 0.55)";
-      context.lineWidth = 1;
-      context.beginPath();
+      // Thin rectangles take less time to draw than one path of all lines.
+      context.fillStyle = "rgba(128, 128, 128, 0.55)";
       for (let k = 0; k <= map.width; k++) {
-        context.moveTo(...self.place(k * stride, 0));
-        context.lineTo(...self.place(k * stride, map.height * stride));
+        context.fillRect(left + (k * wide) / map.width - 0.5, top, 1, high);
       }
       for (let k = 0; k <= map.height; k++) {
-        context.moveTo(...self.place(0, k * stride));
-        context.lineTo(...self.place(map.width * stride, k * stride));
+        context.fillRect(left, top + (k * high) / map.height - 0.5, wide, 1);
       }
-      context.stroke();
     }
     frame(context, colours.input, whole);
 

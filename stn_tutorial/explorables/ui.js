@@ -286,7 +286,7 @@ export function drawPicture(context, self, canvas, halfWidth, halfHeight) {
   const [left, top] = self.place(-halfWidth, -halfHeight);
   const [right, bottom] = self.place(halfWidth, halfHeight);
   const ratio = (right - left) / canvas.width;
-  context.imageSmoothingEnabled = ratio < 4;
+  context.imageSmoothingEnabled = ratio < 3;
   // Of pixels for fewer ones "high" takes the mean. For more it would take a bicubic kernel, in four
   // times the time: bilinear will do.
   context.imageSmoothingQuality = ratio * (devicePixelRatio || 1) < 1 ? "high" : "low";
@@ -295,19 +295,22 @@ export function drawPicture(context, self, canvas, halfWidth, halfHeight) {
 }
 
 // A line with a wider one beneath it in the theme's own light or dark, so that it shows on any
-// picture.
-export function stroke(context, { halo }, colour, width, points, closed = false) {
+// picture. Of a dashed line the wider one is whole, and the dashes have flat ends: dashes with round
+// ends of their own take four times as long to draw.
+export function stroke(context, { halo }, colour, width, points, closed = false, dashes = []) {
   context.beginPath();
   points.forEach(([x, y], k) => (k ? context.lineTo(x, y) : context.moveTo(x, y)));
   if (closed) context.closePath();
   context.lineJoin = "round";
-  context.lineCap = "round";
+  context.lineCap = dashes.length ? "butt" : "round";
   context.strokeStyle = halo;
   context.lineWidth = width + 1.75;
   context.stroke();
+  context.setLineDash(dashes);
   context.strokeStyle = colour;
   context.lineWidth = width;
   context.stroke();
+  context.setLineDash([]);
 }
 
 export function dot(context, x, y, radius, ...colours) {
