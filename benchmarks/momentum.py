@@ -9,18 +9,16 @@ the same recipe, from the same seed and digits, with a momentum of 0.9: a step t
 long where the gradient keeps its direction. A run in the file is not run again.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from benchmarks.sampling import ROOT
-from benchmarks.trials import fill, said_of
+from benchmarks.trials import asked, fill, said_of
 from stn_tutorial.data import Batches, Digits, FixedSet
 from stn_tutorial.experiments import RECIPES, Cell
 from stn_tutorial.models import build
-from stn_tutorial.training import Execution, choose_device, error_rate, train
+from stn_tutorial.training import choose_device, error_rate, train
 
 RESULT = ROOT / "book" / "results" / "momentum.json"
 PLAN = RECIPES["paper"]
@@ -61,22 +59,19 @@ def trial(model_name, momentum, digits, held_out, runs, steps, execution, device
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, required=True, help="the folder of the table's runs")
-    parser.add_argument("--steps", type=int, default=PLAN.cpu_steps)
-    parser.add_argument("--precision", default="float32", help="see training.Execution")
-    parser.add_argument("--output", type=Path, default=RESULT)
-    chosen = parser.parse_args()
-    execution, device = Execution(chosen.precision, channels_last=True), choose_device()
+    steps, output, execution, runs = asked(
+        __doc__, RESULT, PLAN.cpu_steps, runs="the folder of the table's runs"
+    )
+    device = choose_device()
 
     def one(name, momentum, digits, held_out):
-        return trial(name, momentum, digits, held_out, chosen.runs, chosen.steps, execution, device)
+        return trial(name, momentum, digits, held_out, runs, steps, execution, device)
 
     about = {
         "command": "python -m benchmarks.momentum", "distortion": DISTORTION, "recipe": "paper",
         "learned_digits": JUDGED,
     }  # fmt: skip
-    fill(chosen.output, about, ("model", "momentum"), WANTED, one)
+    fill(output, about, ("model", "momentum"), WANTED, one)
 
 
 if __name__ == "__main__":

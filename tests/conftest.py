@@ -13,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from axe_playwright_python.sync_playwright import Axe
 from filelock import FileLock
 from playwright.sync_api import expect, sync_playwright
 from traitlets import TraitError
@@ -146,6 +147,25 @@ def last_slider():
     def find(one):
         slider = one.locator("input[type=range]").last
         return slider.bounding_box()["y"] - one.bounding_box()["y"]
+
+    return find
+
+
+@pytest.fixture
+def serious_faults():
+    """Says what axe finds serious in a page's explorables: the rule, where, and what is so."""
+
+    def find(page):
+        # Without preload: it fetches style sheets anew, from addresses that it gets wrong.
+        found = Axe().run(
+            page, context={"include": [".stn-explorable"]}, options={"preload": False}
+        )
+        return [
+            (fault["id"], node["html"], node.get("any"))
+            for fault in found.response["violations"]
+            if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+        ]
 
     return find
 

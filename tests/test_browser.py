@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -413,17 +412,10 @@ def test_touch_moves_a_handle(tab):
 @pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags", "networks"])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1000])
-def test_axe_finds_nothing_serious(tab, page, theme, width):
+def test_axe_finds_nothing_serious(tab, serious_faults, page, theme, width):
     opened = tab(page, color_scheme=theme, viewport={"width": width, "height": 900})
     opened.wait_for_timeout(300)
-    # Without preload, in which axe fetches style sheets anew, from addresses that it gets wrong.
-    found = Axe().run(opened, context={"include": [".stn-explorable"]}, options={"preload": False})
-    assert [
-        (fault["id"], node["html"], node.get("any"))
-        for fault in found.response["violations"]
-        if fault["impact"] in ("serious", "critical")
-        for node in fault["nodes"]
-    ] == []
+    assert serious_faults(opened) == []
 
 
 @pytest.mark.parametrize("page", ["welcome", "chapter", "few", "maps", "drags", "networks"])

@@ -295,8 +295,8 @@ export function drawPicture(context, self, canvas, halfWidth, halfHeight) {
 }
 
 // A line with a wider one beneath it in the theme's own light or dark, so that it shows on any
-// picture. Of a dashed line the wider one is whole, and the dashes have flat ends: dashes with round
-// ends of their own take four times as long to draw.
+// picture. Of a dashed line the wider one is whole, and the dashes have flat ends: with round
+// ends and halos of their own the dashes took twice as long to draw.
 export function stroke(context, { halo }, colour, width, points, closed = false, dashes = []) {
   context.beginPath();
   points.forEach(([x, y], k) => (k ? context.lineTo(x, y) : context.moveTo(x, y)));
