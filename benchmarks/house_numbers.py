@@ -14,9 +14,9 @@ also say how the picture should change, as it must behind a transformer. Beside 
 multiplications that the steps need.
 
 The second reads the weights that `stn-tutorial reproduce svhn --columns part-64` has left in a
-folder, and writes `book/results/svhn_looks.json`: θ on test pictures; the errors with each
-picture's own θ, with the mean θ of all test pictures in place of it, and with the identity; how far
-θ moves the picture; and a few pictures with what is said of them, as PNG.
+folder, and writes `book/results/svhn_looks.json`: the errors with each picture's own θ, with the
+mean θ of all test pictures in place of it, and with the identity; that mean, and how far θ moves
+the picture; and of seed 0, a few pictures with their θ and with what is said of them, as PNG.
 
 The third writes `book/results/svhn_counts.json`: how many different numbers there are, and how many
 of the test numbers never occur in training, of SVHN's train and test and of the part of them, from
@@ -205,6 +205,10 @@ def moved(theta):
     }
 
 
+def rounded(theta):
+    return [round(x, 4) for x in theta.flatten().tolist()]
+
+
 def png(images):
     """Pictures side by side, (N, 3, S, S) bytes, as the text of a PNG."""
     row = images.permute(2, 0, 3, 1).reshape(images.shape[2], -1, 3)
@@ -248,7 +252,6 @@ def looks(folder):
         said = torch.cat([part for _, part in parts])
         misread = own["misread"]
         row["kinds"] = kinds(said[misread], test.labels[misread])
-        row["said"] = [read_number(answer) for answer in said[:SHOWN]]
         if transformers(model):
             thetas = [torch.cat(one) for one in zip(*(t for t, _ in parts), strict=True)]
             means = [theta.mean(dim=0, keepdim=True) for theta in thetas]
@@ -257,12 +260,12 @@ def looks(folder):
             with held(model, [affine.identity() for _ in means]):
                 row["error_at_identity"] = judge_numbers(model, judge_by)["test_error"]
             row["moved"] = [moved(theta) for theta in thetas]
-            row["theta"] = [
-                [[round(x, 4) for x in one.flatten().tolist()] for one in theta[:SHOWN]]
-                for theta in thetas
-            ]
+            row["mean_theta"] = [rounded(mean[0]) for mean in means]
         rows.append(row)
-        if settings["seed"] == 0 and settings["recipe"] == "modern":
+        if settings["seed"] == 0 and settings["recipe"] == "modern":  # those that are drawn
+            if transformers(model):
+                row["theta"] = [[rounded(one) for one in theta[:SHOWN]] for theta in thetas]
+            row["said"] = [read_number(answer) for answer in said[:SHOWN]]
             row["misread"] = [
                 {
                     "picture": png(test.images[k : k + 1]),

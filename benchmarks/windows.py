@@ -25,7 +25,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +106,18 @@ def few(digits: Digits, count: int | None = None) -> Digits:
 
 
 @torch.no_grad()
-def stilled(model: nn.Sequential, sums: FixedSums) -> list[list[float]]:
-    """How far each window stills each digit: 1 − what is left of the variance of its place."""
-    if not any(isinstance(module, ParallelTransformer) for module in model):
+def stilled(
+    look: Callable[[Tensor], Sequence[Tensor]] | None, sums: FixedSums
+) -> list[list[float]]:
+    """How far each window stills each digit: 1 − what is left of the variance of its place.
+
+    Args:
+        look: from U to θ of each window; None where there is no window.
+        sums: the pictures.
+    """
+    if look is None:
         return []
-    thetas = [model[1].thetas(model[0](U)) for U, _ in sums]
+    thetas = [look(U) for U, _ in sums]
     truth = sums.theta()
     if not sums.addition.apart:  # where digits have no names but their places: the left one first
         centres = invert(truth.flatten(0, 1))[:, 0, 2].view(truth.shape[:2])
@@ -170,13 +177,14 @@ def measure(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> di
             model, batches, RECIPE, every=STEPS // 20,
             evaluate=lambda model: error_rate(model, asked),
         )  # fmt: skip
+    looks = isinstance(model[1], ParallelTransformer)
     return {
         **row,
         "seed": seed,
         "commit": commit(),
         "parameters": count_parameters(model),
         "error": round(records[-1]["error"], 3),
-        "stilled": stilled(model, judged),
+        "stilled": stilled((lambda U: model[1].thetas(model[0](U))) if looks else None, judged),
         "history": [[r["step"], round(r["error"], 3)] for r in records],
         "process_seconds": round(time.process_time() - began, 1),
     }

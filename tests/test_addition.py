@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+from benchmarks import sums as looks
 from benchmarks import windows
-from stn_tutorial import data, experiments, grids
+from stn_tutorial import affine, data, experiments, grids
 from stn_tutorial.cli import app
 from stn_tutorial.data import ADDITIONS, DISTORTIONS, FixedSums, Sums
 from stn_tutorial.data.passes import generator_of
@@ -333,6 +334,44 @@ class TestMeasured:
             assert off(views[:, k, k]).max() < 0.3
             assert off(views[:, k, (k + 1) % 3]).max() > 2
         assert windows.by_hand(U, sums.theta(0), 0).shape == (40, 3, 21, 21)
+
+    def test_a_window_stills_the_digit_that_it_follows(self, digits):
+        sums = FixedSums(data.Digits(digits.images[:400], digits.labels[:400]), "channels")
+        parts = iter(sums.theta().split(sums.batch_size))
+        first, second = windows.stilled(
+            lambda U: [affine.invert(theta) for theta in next(parts).unbind(1)], sums
+        )
+        assert first == [1.0, pytest.approx(-1, abs=0.4)]
+        assert second == [pytest.approx(-1, abs=0.4), 1.0]
+        assert windows.stilled(lambda U: [affine.identity().expand(len(U), 2, 3)], sums) == [[0, 0]]
+
+    @pytest.mark.parametrize(("name", "count"), [("st-fcn-affine", 1), ("2xst-fcn-affine", 2)])
+    def test_held_windows_use_one_theta_and_are_let_go(self, name, count):
+        torch.manual_seed(0)
+        model, U = build_addition(name).eval(), torch.rand(3, 2, 42, 42)
+        own = looks.windows_of(model)
+        aside = torch.tensor([[1.0, 0, 20 / 42], [0, 1, 0]])  # ten pixels further right
+        with torch.no_grad():
+            at_start = model.transformer(U)
+            with looks.held(own, count * [aside]):
+                V = model.transformer(U)
+            assert torch.equal(model.transformer(U), at_start)
+        for views in V.split(2, dim=1):
+            torch.testing.assert_close(views[..., :32], U[..., 10:], rtol=0, atol=1e-5)
+
+    def test_looks_belong_to_the_table_s_networks(self):
+        """Every network with windows, and its error as the table has it."""
+        wanted = {
+            (row["model"], row["recipe"], row["steps"], seed): error
+            for row in load_results("addition")["rows"]
+            for seed, error in zip(row["seeds"], row["test_errors"], strict=True)
+            if "st-" in row["model"]
+        }
+        for row in load_results("addition_looks")["rows"]:
+            error = wanted.pop((row["model"], row["recipe"], row["steps"], row["seed"]))
+            # Judged on whatever machine: a sum or two of 10 000 may stand on an edge.
+            assert row["error"] == pytest.approx(error, abs=0.05)
+        assert not wanted, "run `python -m benchmarks.sums` again"
 
     def test_no_window_stills_more_than_all(self):
         rows = load_results("windows")["rows"]
