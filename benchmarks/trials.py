@@ -40,24 +40,21 @@ def said_of(records, execution, device):
     }
 
 
-def asked(doc, result, steps=PLAN.cpu_steps, **folders):
+def asked(doc, result, steps=PLAN.cpu_steps):
     """Return what the command line asks for: steps, where to write, how to carry it out.
 
     Args:
         doc: of the benchmark; its first line is the help.
         result: where it writes when nothing else is asked for.
         steps: how many, likewise.
-        **folders: by name, what each folder is for that must be told; they come last.
     """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--precision", default="float32", help="see training.Execution")
     parser.add_argument("--output", type=Path, default=result)
-    for name, words in folders.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, help=words)
     chosen = parser.parse_args()
     execution = Execution(chosen.precision, channels_last=True)
-    return chosen.steps, chosen.output, execution, *(getattr(chosen, name) for name in folders)
+    return chosen.steps, chosen.output, execution
 
 
 def fill(output, about, key, wanted, trial):

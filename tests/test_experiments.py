@@ -81,7 +81,7 @@ def test_paper():
 def test_the_papers_recipe():
     plan = RECIPES["paper"]
     assert asdict(plan.recipe) == {
-        **{"steps": 150_000, "batch_size": 256, "optimiser": "sgd", "momentum": 0.0},
+        **{"steps": 150_000, "batch_size": 256, "optimiser": "sgd", "momentum": 0.9},
         **{"learning_rate": 0.01, "localisation_rate": 1.0, "weight_decay": 0.0},
         **{"label_smoothing": 0.0, "schedule": "steps", "drop_every": 50_000},
         "warmup": plan.recipe.warmup,  # of the other schedule

@@ -69,6 +69,7 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
             steps=400_000,
             batch_size=128,
             learning_rate=0.01,
+            momentum=0.9,
             localisation_rate=0.1,
             weight_decay=5e-4,
             schedule="steps",
@@ -81,7 +82,7 @@ NUMBER_PLANS: dict[str, NumberPlan] = {
         facts=(
             Fact("SGD, 400 000 iterations of 128 numbers, rate 0.01, a tenth of it after every "
                  "80 000, weight decay 0.0005, a tenth of the rate for the localisation nets", "b"),
-            Fact("no momentum", "c"),
+            Fact("a momentum of 0.9, as for the distorted digits", "c"),
             Fact("the loss is the mean over the five positions, and not their sum", "c"),
             Fact("no jitter", "c"),
         ),
