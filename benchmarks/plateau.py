@@ -4,8 +4,9 @@ Run it with `python -m benchmarks.plateau`; it writes `book/results/plateau.json
 shows. The task is chapter 12's small one, sums of the digits 0 to 2 in two channels, and so are the
 networks with their two windows, the recipe and its 500 steps. One thing is changed at a time, five
 seeds each: the order of the pictures, the localisation nets' share of the learning rate, or where
-the windows start; at last two that help, together. Of each network: the error on 2000 held-out pairs, and how far each window
-*stills* each digit (see `benchmarks/windows.py`). A row that is in the file is not run again.
+the windows start; at last two that help, together. Of each network: the error on 2000 held-out
+pairs, and how far each window *stills* each digit (see `benchmarks/windows.py`). A row that is in
+the file is not run again.
 """
 
 import contextlib
