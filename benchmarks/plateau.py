@@ -3,11 +3,10 @@
 Run it with `python -m benchmarks.plateau`; it writes `book/results/plateau.json`, which chapter 12
 shows. The task is chapter 12's small one, sums of the digits 0 to 2 in two channels, and so are the
 networks with their two windows, the recipe and its 500 steps. One thing is changed at a time, five
-seeds each: the order of the pictures, the localisation nets' share of the learning rate, where
-the windows start, or what is told, both digits instead of their sum; at last two that help,
-together. Of each network: the error on 2000 held-out
-pairs, and how far each window *stills* each digit (see `benchmarks/windows.py`). A row that is in
-the file is not run again.
+seeds each: what is told, both digits instead of their sum; the order of the pictures; the
+localisation nets' share of the learning rate; where the windows start; at last two that help,
+together. Of each network: the error on 2000 held-out pairs, and how far each window *stills* each
+digit (see `benchmarks/windows.py`). A row that is in the file is not run again.
 """
 
 import contextlib
@@ -93,8 +92,8 @@ def main():
     def one(order, rate, start, told, seed, digits, held_out):
         return trial(order, rate, start, told, seed, digits, held_out, steps, execution, device)
 
-    fill(output, {"command": "python -m benchmarks.plateau"}, ("order", "rate", "start", "told", "seed"),
-         WANTED, one)  # fmt: skip
+    key = ("order", "rate", "start", "told", "seed")
+    fill(output, {"command": "python -m benchmarks.plateau"}, key, WANTED, one)
 
 
 if __name__ == "__main__":
