@@ -217,7 +217,7 @@ def alive(model, U):
     for hook in hooks:
         hook.remove()
     for _, features in sorted(last.items()):
-        counts.append(int((features.flatten(1).std(dim=0) > 1e-6).sum()))
+        counts.append(int((features.flatten(1).std(dim=0) > 1e-4).sum()))
     return counts
 
 
