@@ -184,7 +184,7 @@ def held(model, thetas):
     looks = transformers(model)
     try:
         for look, theta in zip(looks, thetas, strict=True):
-            look.theta = lambda U, size=None, theta=theta: theta.expand(len(U), 2, 3)
+            look.theta = lambda U, size=None, theta=theta: theta.expand(len(U), *theta.shape[1:])
         yield
     finally:
         for look in looks:
