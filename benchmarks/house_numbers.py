@@ -4,7 +4,7 @@
     python -m benchmarks.house_numbers looks runs
 
     python -m benchmarks.house_numbers counts
-    python -m benchmarks.house_numbers places
+    python -m benchmarks.house_numbers places runs
 
 The first writes `book/results/svhn_cost.json`: seconds of a step, forward and backward, of the
 three readers of the paper's widths and of the small ones, all taking turns, in seconds of the
@@ -16,14 +16,15 @@ multiplications that the steps need.
 The second reads the weights that `stn-tutorial reproduce svhn --columns part-64` has left in a
 folder, and writes `book/results/svhn_looks.json`: the errors with each picture's own θ, with the
 mean θ of all test pictures in place of it, and with the identity; that mean, and how far θ moves
-the picture; and of seed 0, a few pictures with their θ and with what is said of them, as PNG.
+the picture; how many units of each localisation net tell pictures apart; and of seed 0, a few
+pictures with their θ and with what is said of them, as PNG.
 
 The third writes `book/results/svhn_counts.json`: how many different numbers there are, and how many
 of the test numbers never occur in training, of SVHN's train and test and of the part of them, from
 the annotations beside the part.
 
-The fourth reads the answers in `book/results/svhn.json` and writes `book/results/svhn_places.json`:
-by the length of the number, how many are wrong at each place. Chapter 13 shows all four.
+The fourth reads the answers in that folder and writes `book/results/svhn_places.json`: by the
+length of the number, how many are wrong at each place. Chapter 13 shows all four.
 """
 
 import argparse
@@ -62,7 +63,6 @@ COST = ROOT / "book" / "results" / "svhn_cost.json"
 COUNTS = ROOT / "book" / "results" / "svhn_counts.json"
 LOOKS = ROOT / "book" / "results" / "svhn_looks.json"
 PLACES = ROOT / "book" / "results" / "svhn_places.json"
-TABLE = ROOT / "book" / "results" / "svhn.json"
 SIZES = (("paper", 4), ("small", 32))
 REPEATS = 7
 SHOWN = 24
@@ -184,7 +184,7 @@ def held(model, thetas):
     looks = transformers(model)
     try:
         for look, theta in zip(looks, thetas, strict=True):
-            look.theta = lambda U, size=None, theta=theta: theta.expand(len(U), 2, 3)
+            look.theta = lambda U, size=None, theta=theta: theta.expand(len(U), *theta.shape[1:])
         yield
     finally:
         for look in looks:
@@ -203,6 +203,22 @@ def moved(theta):
         "mean": round((mean - corners).norm(dim=-1).mean().item(), 4),
         "spread": round((read - mean).norm(dim=-1).square().mean().sqrt().item(), 4),
     }
+
+
+@torch.no_grad()
+def alive(model, U):
+    """Of each localisation net: how many units of its last layer differ from picture to picture."""
+    last, counts = {}, []
+    hooks = [
+        look.localisation.register_forward_hook(lambda m, given, made, k=k: last.update({k: made}))
+        for k, look in enumerate(transformers(model))
+    ]
+    model(U)
+    for hook in hooks:
+        hook.remove()
+    for _, features in sorted(last.items()):
+        counts.append(int((features.flatten(1).std(dim=0) > 1e-4).sum()))
+    return counts
 
 
 def rounded(theta):
@@ -231,12 +247,17 @@ def kinds(said, labels):
     }
 
 
+def results_in(folder):
+    """The files of the readers of the part."""
+    return sorted(Path(folder).glob("numbers-part-64_*_seed*.json"))
+
+
 @torch.no_grad()
 def looks(folder):
     test = load_house_numbers("test", "svhn-part")
     judge_by = FixedNumbers(test)
     rows = []
-    for path in sorted(Path(folder).glob("numbers-part-64_*_seed*.json")):
+    for path in results_in(folder):
         result = json.loads(path.read_text(encoding="utf-8"))
         settings, recipe = result["settings"], result["settings"]["recipe_settings"]
         model = build_number_reader(
@@ -260,6 +281,7 @@ def looks(folder):
             with held(model, [affine.identity() for _ in means]):
                 row["error_at_identity"] = judge_numbers(model, judge_by)["test_error"]
             row["moved"] = [moved(theta) for theta in thetas]
+            row["alive"] = alive(model, test.images[:200] / 255)
             row["mean_theta"] = [rounded(mean[0]) for mean in means]
         rows.append(row)
         if settings["seed"] == 0 and settings["recipe"] == "modern":  # those that are drawn
@@ -317,32 +339,28 @@ def counts():
     write(COUNTS, result)
 
 
-def places():
+def places(folder):
     test = load_house_numbers("test", "svhn-part")
     lengths = number_lengths(test.labels)
     train = number_lengths(load_house_numbers("train", "svhn-part").labels)
     rows = []
-    for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"]:
-        if row["numbers"] != "part-64":
-            continue
-        for seed, misread, answers in zip(
-            row["seeds"], row["misread"], row["answers"], strict=True
-        ):
-            said = test.labels.clone()
-            said[torch.tensor(misread)] = torch.tensor(answers)
-            off, by_length = said != test.labels, {}
-            for k in range(1, int(lengths.max()) + 1):
-                own = lengths == k
-                by_length[str(k)] = {
-                    "numbers": int(own.sum()),
-                    "wrong": int(off[own].any(dim=1).sum()),
-                    "wrong_at": off[own][:, :k].sum(dim=0).tolist(),
-                }
-            kept = {key: row[key] for key in ("model", "recipe")} | {"seed": seed}
-            rows.append(kept | {"by_length": by_length})
+    for path in results_in(folder):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        said = test.labels.clone()
+        said[torch.tensor(result["misread"])] = torch.tensor(result["answers"])
+        off, by_length = said != test.labels, {}
+        for k in range(1, int(lengths.max()) + 1):
+            own = lengths == k
+            by_length[str(k)] = {
+                "numbers": int(own.sum()),
+                "wrong": int(off[own].any(dim=1).sum()),
+                "wrong_at": off[own][:, :k].sum(dim=0).tolist(),
+            }
+        kept = {key: result["settings"][key] for key in ("model", "recipe", "seed")}
+        rows.append(kept | {"by_length": by_length})
     found = {str(k): int((train == k).sum()) for k in range(1, int(train.max()) + 1)}
     write(PLACES, {"rows": rows, "train": found})
-    print(json.dumps(rows, indent=1))
+    print(f"{len(rows)} networks")
 
 
 def main():
@@ -355,7 +373,7 @@ def main():
     elif options.what == "counts":
         counts()
     elif options.what == "places":
-        places()
+        places(options.folder)
     else:
         looks(options.folder)
 

@@ -10,37 +10,18 @@ picture's own θ, and with the mean θ of all test pictures in the place of it.
 
 import argparse
 import json
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from benchmarks.house_numbers import held, transformers
 from benchmarks.sampling import ROOT, commit
 from benchmarks.windows import stilled
 from stn_tutorial.data import FixedSums, load_digits
 from stn_tutorial.models import build_addition
 from stn_tutorial.training import error_rate
-from stn_tutorial.transformer import ParallelTransformer
 
 RESULT = ROOT / "book" / "results" / "addition_looks.json"
-
-
-def windows_of(model):
-    """The transformers of a network, one or several at once, in a list."""
-    look = model.transformer
-    return list(look.transformers) if isinstance(look, ParallelTransformer) else [look]
-
-
-@contextmanager
-def held(windows, thetas):
-    """Let each window use one θ for all pictures."""
-    try:
-        for window, theta in zip(windows, thetas, strict=True):
-            window.theta = lambda U, size=None, theta=theta: theta.expand(len(U), *theta.shape)
-        yield
-    finally:
-        for window in windows:
-            del window.theta
 
 
 @torch.no_grad()
@@ -53,13 +34,13 @@ def looked(path, test):
     )
     model.load_state_dict(torch.load(path.with_suffix(".pt"), weights_only=True))
     model.eval()
-    windows = windows_of(model)
+    windows = transformers(model)
     row = {key: settings[key] for key in ("model", "recipe", "steps", "seed")}
     if settings["model"].endswith("affine"):  # of which the middle of a window is a column of θ
         row["stilled"] = stilled(lambda U: [window.theta(U) for window in windows], test)
     row["error"] = round(error_rate(model, test), 2)
-    means = [torch.cat([window.theta(U) for U, _ in test]).mean(dim=0) for window in windows]
-    with held(windows, means):
+    thetas = (torch.cat([window.theta(U) for U, _ in test]) for window in windows)
+    with held(model, [theta.mean(dim=0, keepdim=True) for theta in thetas]):
         row["error_at_mean"] = round(error_rate(model, test), 2)
     return row
 

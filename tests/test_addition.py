@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from benchmarks import sums as looks
-from benchmarks import windows
+from benchmarks import plateau, windows
+from benchmarks.house_numbers import held, transformers
 from stn_tutorial import affine, data, experiments, grids
 from stn_tutorial.cli import app
 from stn_tutorial.data import ADDITIONS, DISTORTIONS, FixedSums, Sums
@@ -349,11 +349,11 @@ class TestMeasured:
     def test_held_windows_use_one_theta_and_are_let_go(self, name, count):
         torch.manual_seed(0)
         model, U = build_addition(name).eval(), torch.rand(3, 2, 42, 42)
-        own = looks.windows_of(model)
-        aside = torch.tensor([[1.0, 0, 20 / 42], [0, 1, 0]])  # ten pixels further right
+        assert len(transformers(model)) == count
+        aside = torch.tensor([[[1.0, 0, 20 / 42], [0, 1, 0]]])  # ten pixels further right
         with torch.no_grad():
             at_start = model.transformer(U)
-            with looks.held(own, count * [aside]):
+            with held(model, count * [aside]):
                 V = model.transformer(U)
             assert torch.equal(model.transformer(U), at_start)
         for views in V.split(2, dim=1):
@@ -372,6 +372,17 @@ class TestMeasured:
             # Judged on whatever machine: a sum or two of 10 000 may stand on an edge.
             assert row["error"] == pytest.approx(error, abs=0.05)
         assert not wanted, "run `python -m benchmarks.sums` again"
+
+    def test_two_digits_told_apart_are_added(self):
+        one = torch.eye(plateau.TOP)
+        scores = torch.stack([one[[2, 0, 1]], one[[2, 1, 0]]], dim=2)  # 2 + 2, 0 + 1, 1 + 0
+        assert plateau.SumOfBoth()(scores).argmax(dim=1).tolist() == [4, 1, 1]
+
+    def test_every_way_off_the_plateau_was_tried_by_every_seed(self):
+        rows = load_results("plateau")["rows"]
+        key = ("order", "rate", "start", "told", "seed")
+        assert [tuple(row[name] for name in key) for row in rows] == plateau.WANTED
+        assert {row["steps"] for row in rows} == {plateau.STEPS}
 
     def test_no_window_stills_more_than_all(self):
         rows = load_results("windows")["rows"]

@@ -279,7 +279,19 @@ class TestWhatTheChapterShows:
                 # One place wrong makes the number wrong; it may also be wrong behind its end.
                 assert max(own["wrong_at"]) <= own["wrong"]
                 assert len(own["wrong_at"]) == int(k)
-        assert not wanted, "run `python -m benchmarks.house_numbers places` again"
+        assert not wanted, "run `python -m benchmarks.house_numbers places runs` again"
+
+    def test_a_unit_that_never_opens_is_not_alive(self):
+        torch.manual_seed(0)
+        model = build_number_reader("st-cnn-multi", widths="small").eval()
+        U = torch.rand(40, 3, 64, 64)
+        before = benchmark.alive(model, U)
+        assert len(before) == 4
+        assert all(0 < count <= 32 for count in before)
+        last = transformers(model)[2].localisation[-2]  # before its ReLU
+        with torch.no_grad():
+            last.bias.fill_(-1e4)
+        assert benchmark.alive(model, U) == [*before[:2], 0, before[3]]
 
     def test_the_parts_of_a_transformer_are_measured_alone(self):
         torch.manual_seed(0)
