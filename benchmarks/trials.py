@@ -57,7 +57,12 @@ def asked(doc, result, steps=PLAN.cpu_steps):
     return chosen.steps, chosen.output, execution
 
 
-def fill(output, about, key, wanted, trial):
+def digits_apart():
+    """Return the digits to learn, and those held out."""
+    return hold_out(load_digits("train"))
+
+
+def fill(output, about, key, wanted, trial, load=digits_apart):
     """Run each trial that a result file lacks, and write the file after each.
 
     Args:
@@ -65,9 +70,10 @@ def fill(output, about, key, wanted, trial):
         about: what the file says beside them.
         key: the names of what tells one row from another.
         wanted: those values, of each row.
-        trial: from them and the digits, those to learn and those held out, to a row.
+        trial: from them and what `load` returns, one after the other, to a row.
+        load: returns what all trials share.
     """
-    digits, held_out = hold_out(load_digits("train"))
+    shared = load()
     rows = []
     if output.exists():
         rows = json.loads(output.read_text(encoding="utf-8"))["rows"]
@@ -75,7 +81,7 @@ def fill(output, about, key, wanted, trial):
     for one in wanted:
         if one in done:
             continue
-        rows.append(trial(*one, digits, held_out))
+        rows.append(trial(*one, *shared))
         print(*one, {name: rows[-1][name] for name in rows[-1] if "error" in name}, flush=True)
         text = json.dumps(about | {"rows": rows}, indent=1) + "\n"
         output.write_text(text, encoding="utf-8")

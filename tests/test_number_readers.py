@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchmarks import grey
 from benchmarks import house_numbers as benchmark
-from stn_tutorial import data, experiments
+from stn_tutorial import affine, data, experiments
 from stn_tutorial._facts import CERTAINTY, assumptions
 from stn_tutorial.experiments import house_numbers as cells
 from stn_tutorial.models import (
@@ -292,6 +293,25 @@ class TestWhatTheChapterShows:
         with torch.no_grad():
             last.bias.fill_(-1e4)
         assert benchmark.alive(model, U) == [*before[:2], 0, before[3]]
+
+    def test_windows_that_see_grey_still_learn_their_place(self):
+        """One θ for all pictures, and a way for the loss to move it."""
+        torch.manual_seed(0)
+        model = grey.built("grey", build_number_reader("st-cnn-multi", widths="small"))
+        for look in transformers(model):
+            nn.init.normal_(look.regression.weight, std=0.1)
+        U, target = torch.rand(6, 3, 64, 64), torch.randint(11, (6, 5))
+        F.cross_entropy(model(U), target).backward()
+        for look, theta in zip(transformers(model), model.looks(U), strict=True):
+            assert torch.equal(theta, theta[:1].expand_as(theta))
+            assert not torch.equal(theta[:1], affine.identity())
+            assert all(p.grad is not None and p.grad.any() for p in look.regression.parameters())
+
+    def test_a_zoom_about_the_middle(self):
+        U = torch.zeros(1, 1, 66, 66)
+        U[:, :, 3:-3, 3:-3] = 1  # sixty of sixty-six pixels: all that is left
+        torch.testing.assert_close(grey.Zoom()(U), torch.ones_like(U), rtol=0, atol=0.51)
+        assert grey.Zoom()(U)[:, :, 1:-1, 1:-1].min() > 0.99
 
     def test_the_parts_of_a_transformer_are_measured_alone(self):
         torch.manual_seed(0)
