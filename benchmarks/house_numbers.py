@@ -32,6 +32,7 @@ import base64
 import gzip
 import io
 import json
+import os
 import platform
 import statistics
 import sys
@@ -139,6 +140,7 @@ def multiplications(step):
 
 def cost():
     torch.manual_seed(0)
+    load = os.getloadavg()[0]
     rows = []
     for widths, batch in SIZES:
         norm = NUMBER_PLANS["modern"].batch_norm and widths == "small"
@@ -164,7 +166,7 @@ def cost():
                 }
             )
             print(f"{widths:7s}{name:16s}{rows[-1]['median'] * 1000:9.1f} ms", flush=True)
-    write(COST, {"rows": rows, "clock": "processor seconds, the machine not idle"})
+    write(COST, {"rows": rows, "clock": f"processor seconds, load before {load:.1f}"})
 
 
 def write(path, found):
