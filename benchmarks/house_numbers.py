@@ -170,8 +170,9 @@ def cost():
 
 
 def write(path, found):
+    given = ["runs" if Path(word).is_dir() else word for word in sys.argv[1:]]
     found |= {
-        "command": " ".join(["python -m benchmarks.house_numbers", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.house_numbers", *given]),
         "commit": commit(),
         "device": device_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
