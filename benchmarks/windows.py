@@ -106,17 +106,13 @@ def few(digits: Digits, count: int | None = None) -> Digits:
 
 
 @torch.no_grad()
-def stilled(
-    look: Callable[[Tensor], Sequence[Tensor]] | None, sums: FixedSums
-) -> list[list[float]]:
+def stilled(look: Callable[[Tensor], Sequence[Tensor]], sums: FixedSums) -> list[list[float]]:
     """How far each window stills each digit: 1 − what is left of the variance of its place.
 
     Args:
-        look: from U to θ of each window; None where there is no window.
+        look: from U to θ of each window.
         sums: the pictures.
     """
-    if look is None:
-        return []
     thetas = [look(U) for U, _ in sums]
     truth = sums.theta()
     if not sums.addition.apart:  # where digits have no names but their places: the left one first
@@ -184,7 +180,7 @@ def measure(row: dict[str, Any], seed: int, digits: tuple[Digits, Digits]) -> di
         "commit": commit(),
         "parameters": count_parameters(model),
         "error": round(records[-1]["error"], 3),
-        "stilled": stilled((lambda U: model[1].thetas(model[0](U))) if looks else None, judged),
+        "stilled": stilled(lambda U: model[1].thetas(model[0](U)), judged) if looks else [],
         "history": [[r["step"], round(r["error"], 3)] for r in records],
         "process_seconds": round(time.process_time() - began, 1),
     }
